@@ -1,0 +1,1 @@
+"""What everybody agrees on. Imports the standard library, numpy and pydantic, nothing else."""
