@@ -28,11 +28,22 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     # where things are kept
-    home: Path = Field(ROOT / ".nextclick", description="State folder of the embedded stack: logs, Redis, Kafka, lake, releases. Delete it to begin anew.")
-    tools: Path = Field(ROOT / ".tools", description="What the launcher brought: the two environments, Java, Kafka's jars.")
+    home: Path = Field(
+        ROOT / ".nextclick",
+        description="State folder of the embedded stack: logs, Redis, Kafka, lake, releases. Delete it to begin anew.",
+    )
+    tools: Path = Field(
+        ROOT / ".tools",
+        description="What the launcher brought: the two environments, Java, Kafka's jars.",
+    )
     lake: str = Field("", description="Event lake, a folder or s3a:// address; empty: HOME/lake.")
-    offline: str = Field("", description="Offline feature tables (Parquet), a folder or s3:// address; empty: HOME/offline.")
-    releases: Path = Field(Path(), description="Release manifests and what belongs to them; empty: HOME/releases.")
+    offline: str = Field(
+        "",
+        description="Offline feature tables (Parquet), a folder or s3:// address; empty: HOME/offline.",
+    )
+    releases: Path = Field(
+        Path(), description="Release manifests and what belongs to them; empty: HOME/releases."
+    )
     indexes: Path = Field(Path(), description="Candidate indexes by version; empty: HOME/indexes.")
     models: Path = Field(ROOT / "triton_models", description="Triton's model repository.")
 
@@ -40,49 +51,124 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="Address that the embedded services bind to.")
     redis_port: int = Field(16379, ge=1, le=65535, description="Port of the embedded Redis.")
     kafka_port: int = Field(19092, ge=1, le=65535, description="Port of the embedded Kafka broker.")
-    kafka_controller_port: int = Field(19093, ge=1, le=65535, description="Port of the embedded Kafka's KRaft controller.")
-    triton_http_port: int = Field(18000, ge=1, le=65535, description="HTTP port of the embedded Triton.")
-    triton_grpc_port: int = Field(18001, ge=1, le=65535, description="gRPC port of the embedded Triton.")
-    triton_metrics_port: int = Field(18002, ge=1, le=65535, description="Metrics port of the embedded Triton.")
-    mlflow_port: int = Field(15000, ge=1, le=65535, description="Port of the embedded MLflow server.")
+    kafka_controller_port: int = Field(
+        19093, ge=1, le=65535, description="Port of the embedded Kafka's KRaft controller."
+    )
+    triton_http_port: int = Field(
+        18000, ge=1, le=65535, description="HTTP port of the embedded Triton."
+    )
+    triton_grpc_port: int = Field(
+        18001, ge=1, le=65535, description="gRPC port of the embedded Triton."
+    )
+    triton_metrics_port: int = Field(
+        18002, ge=1, le=65535, description="Metrics port of the embedded Triton."
+    )
+    mlflow_port: int = Field(
+        15000, ge=1, le=65535, description="Port of the embedded MLflow server."
+    )
     api_port: int = Field(13000, ge=1, le=65535, description="Port of the recommendation service.")
-    consumer_port: int = Field(13001, ge=1, le=65535, description="Port of the consumer's health and metrics page.")
+    consumer_port: int = Field(
+        13001, ge=1, le=65535, description="Port of the consumer's health and metrics page."
+    )
 
     # the services that are called; empty: the embedded ones
-    redis: str = Field("", description="Redis as Feast's connection string, host:port[,host:port...][,option=value...]; empty: the embedded one.")
-    redis_type: Literal["redis", "redis_cluster"] = Field("redis", description="One Redis or a Redis Cluster.")
+    redis: str = Field(
+        "",
+        description="Redis as Feast's connection string, host:port[,host:port...][,option=value...]; empty: the embedded one.",
+    )
+    redis_type: Literal["redis", "redis_cluster"] = Field(
+        "redis", description="One Redis or a Redis Cluster."
+    )
     kafka: str = Field("", description="Kafka bootstrap servers; empty: the embedded broker.")
-    triton: str = Field("", description="Triton's gRPC address host:port; empty: the embedded server.")
+    triton: str = Field(
+        "", description="Triton's gRPC address host:port; empty: the embedded server."
+    )
     mlflow: str = Field("", description="MLflow tracking address; empty: the embedded server.")
-    candidates: str = Field("", description="Address of a candidate service; empty: candidates come from the API's own process.")
-    feast_yaml: Path = Field(ROOT / "feature_repo/environments/embedded.yaml", description="The feature_store.yaml that the product's own programs open.")
-    feast_project: str = Field("nextclick", pattern=r"^[a-z][a-z0-9_]*$", description="Feast project, part of every key in the online store.")
-    redis_password: SecretStr = Field(SecretStr(""), description="Password of Redis, where it needs one.")
+    candidates: str = Field(
+        "",
+        description="Address of a candidate service; empty: candidates come from the API's own process.",
+    )
+    feast_yaml: Path = Field(
+        ROOT / "feature_repo/environments/embedded.yaml",
+        description="The feature_store.yaml that the product's own programs open.",
+    )
+    feast_project: str = Field(
+        "nextclick",
+        pattern=r"^[a-z][a-z0-9_]*$",
+        description="Feast project, part of every key in the online store.",
+    )
+    redis_password: SecretStr = Field(
+        SecretStr(""), description="Password of Redis, where it needs one."
+    )
 
     # Kafka
-    topic_prefix: str = Field("nextclick.", pattern=r"^[a-zA-Z0-9._-]*$", description="Put before every topic name.")
-    topic_partitions: int = Field(4, ge=1, le=1000, description="Partitions of a topic that is made anew.")
-    consumer_group: str = Field("nextclick-consumer", description="Consumer group of the event consumer.")
-    consumer_batch: int = Field(2000, ge=1, le=100_000, description="Messages at most that the consumer takes at a time.")
+    topic_prefix: str = Field(
+        "nextclick.", pattern=r"^[a-zA-Z0-9._-]*$", description="Put before every topic name."
+    )
+    topic_partitions: int = Field(
+        4, ge=1, le=1000, description="Partitions of a topic that is made anew."
+    )
+    consumer_group: str = Field(
+        "nextclick-consumer", description="Consumer group of the event consumer."
+    )
+    consumer_batch: int = Field(
+        2000, ge=1, le=100_000, description="Messages at most that the consumer takes at a time."
+    )
 
     # the way of a request: milliseconds
-    deadline_ms: int = Field(90, ge=5, le=10_000, description="Time for one answer, from the request's arrival; what is not done by then is left out and named in `degraded`.")
-    session_budget_ms: int = Field(20, ge=1, le=10_000, description="Of it, at most, for reading the session.")
-    candidates_budget_ms: int = Field(25, ge=1, le=10_000, description="Of it, at most, for candidates.")
-    features_budget_ms: int = Field(30, ge=1, le=10_000, description="Of it, at most, for reading item features.")
-    ranking_budget_ms: int = Field(40, ge=1, le=10_000, description="Of it, at most, for the ranker.")
+    deadline_ms: int = Field(
+        90,
+        ge=5,
+        le=10_000,
+        description="Time for one answer, from the request's arrival; what is not done by then is left out and named in `degraded`.",
+    )
+    session_budget_ms: int = Field(
+        20, ge=1, le=10_000, description="Of it, at most, for reading the session."
+    )
+    candidates_budget_ms: int = Field(
+        25, ge=1, le=10_000, description="Of it, at most, for candidates."
+    )
+    features_budget_ms: int = Field(
+        30, ge=1, le=10_000, description="Of it, at most, for reading item features."
+    )
+    ranking_budget_ms: int = Field(
+        40, ge=1, le=10_000, description="Of it, at most, for the ranker."
+    )
     candidate_count: int = Field(150, ge=10, le=1000, description="Candidates that are ranked.")
     max_k: int = Field(100, ge=1, le=1000, description="Largest k of a request.")
-    max_request_events: int = Field(200, ge=1, le=100_000, description="Session events that one recommendation request may carry.")
-    max_batch_events: int = Field(1000, ge=1, le=100_000, description="Events that one call of /v1/events may carry.")
-    max_body_bytes: int = Field(1_000_000, ge=1000, le=100_000_000, description="Largest body; a larger one is answered 413.")
-    served_sample: float = Field(1.0, ge=0, le=1, description="Share of sessions whose served feature rows are logged, by hash of the session.")
+    max_request_events: int = Field(
+        200,
+        ge=1,
+        le=100_000,
+        description="Session events that one recommendation request may carry.",
+    )
+    max_batch_events: int = Field(
+        1000, ge=1, le=100_000, description="Events that one call of /v1/events may carry."
+    )
+    max_body_bytes: int = Field(
+        1_000_000,
+        ge=1000,
+        le=100_000_000,
+        description="Largest body; a larger one is answered 413.",
+    )
+    served_sample: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of sessions whose served feature rows are logged, by hash of the session.",
+    )
 
     # jobs
     spark_master: str = Field("local[2]", description="Spark master of the jobs.")
-    spark_memory: str = Field("2g", description="Memory of the Spark driver (local mode: of everything).")
-    drift_psi: float = Field(0.2, gt=0, description="Population stability index from which a column counts as drifted.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity that is logged.")
+    spark_memory: str = Field(
+        "2g", description="Memory of the Spark driver (local mode: of everything)."
+    )
+    drift_psi: float = Field(
+        0.2, gt=0, description="Population stability index from which a column counts as drifted."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severity that is logged."
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,410 @@
+"""Events, product messages and Kafka topics: their fields, rules and wire form.
+
+One event is one JSON object. `parse_event` is the only door: the HTTP endpoint, the bulk import
+and the consumer call it, so a message means the same wherever it comes in. `docs/events.md` is
+generated from this module.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum, StrEnum
+from hashlib import blake2b
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from contracts.errors import InvalidEvent
+
+SCHEMA_VERSION = 1
+SESSION_IDLE = timedelta(minutes=30)
+"""A pause longer than this ends a visit."""
+CLOCK_SKEW = timedelta(minutes=5)
+"""How far in the future the time of an event may lie: sender's clocks differ."""
+MAX_ID = 256
+"""Longest id, in characters."""
+
+
+class EventType(IntEnum):
+    """What a visitor did. The numbers are stored: never change one."""
+
+    page_view = 1
+    item_view = 2
+    click = 3
+    search = 4
+    add_to_cart = 5
+    remove_from_cart = 6
+    checkout = 7
+    heartbeat = 8
+
+
+ITEM_TYPES = frozenset(
+    {
+        EventType.item_view,
+        EventType.click,
+        EventType.add_to_cart,
+        EventType.remove_from_cart,
+        EventType.checkout,
+    }
+)
+"""Types that must name an item (the purchase of an order of several items is one event an item)."""
+INTEREST_TYPES = ITEM_TYPES - {EventType.remove_from_cart}
+"""Types that say the visitor was interested in the item: what candidates and features start from."""
+CLICK_TYPES = frozenset({EventType.item_view, EventType.click})
+"""Types that are predicted: what a visitor does next."""
+
+
+class Device(IntEnum):
+    unknown = 0
+    desktop = 1
+    mobile = 2
+    tablet = 3
+    app = 4
+
+
+class TrafficSource(IntEnum):
+    unknown = 0
+    direct = 1
+    search = 2
+    social = 3
+    email = 4
+    advertising = 5
+    referral = 6
+
+
+class Reason(StrEnum):
+    """Why a message was refused: the `reason` of dead letters and of the endpoint's answers."""
+
+    not_json = "not_json"
+    not_an_object = "not_an_object"
+    unknown_field = "unknown_field"
+    no_session = "no_session"
+    no_item = "no_item"
+    no_time = "no_time"
+    bad_time = "bad_time"
+    time_in_future = "time_in_future"
+    unknown_type = "unknown_type"
+    bad_id = "bad_id"
+    negative_price = "negative_price"
+    bad_value = "bad_value"
+    repeat = "repeat"
+
+
+class Topic(StrEnum):
+    """Kafka topics, without the prefix of the settings (`topic_name`). Keyed as written beside."""
+
+    events = "events"  # key: session
+    products = "products"  # key: item
+    prices = "prices"  # key: item
+    impressions = "impressions"  # key: session
+    served = "served"  # key: session
+    dead_letters = "dead-letters"  # no key
+
+
+def topic_name(prefix: str, topic: Topic) -> str:
+    return f"{prefix}{topic.value}"
+
+
+# --- field types -------------------------------------------------------------------------------
+
+
+def _plain_text(value: str) -> str:
+    if any(ord(char) < 32 or ord(char) == 127 for char in value):
+        raise ValueError("must hold no control characters")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode") from None
+    return value
+
+
+def to_milliseconds(value: object) -> int:
+    """Milliseconds since 1970 UTC of an ISO 8601 text, a datetime or a number of milliseconds.
+
+    A time without zone is UTC. ValueError for anything else, and for years outside 1970..2199.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str | datetime):
+        raise ValueError("must be milliseconds since 1970 or an ISO 8601 time")
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if isinstance(value, datetime):
+        zoned = value if value.tzinfo else value.replace(tzinfo=UTC)
+        value = (zoned - _EPOCH) // timedelta(milliseconds=1)
+    if not math.isfinite(value) or not 0 <= value < _YEAR_2200:
+        raise ValueError("must lie between the years 1970 and 2199")
+    return int(value)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_YEAR_2200 = 7_258_118_400_000
+
+Milliseconds = Annotated[int, BeforeValidator(to_milliseconds, json_schema_input_type=int | str)]
+Id = Annotated[
+    str, Field(min_length=1, max_length=MAX_ID, strict=True), AfterValidator(_plain_text)
+]
+Text = Annotated[str, Field(max_length=2000, strict=True), AfterValidator(_plain_text)]
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False, le=1e12)]
+
+
+def _named(enum: type[IntEnum]) -> BeforeValidator:
+    def convert(value: object) -> object:
+        if isinstance(value, str) and value in enum.__members__:
+            return enum[value]
+        if isinstance(value, enum):
+            return value
+        raise ValueError(f"must be one of {', '.join(enum.__members__)}")
+
+    return BeforeValidator(convert, json_schema_input_type=str)
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_enum_values=False)
+
+
+class Event(_Message):
+    """Something a visitor did."""
+
+    session_id: Id = Field(description="The visit. A pause of over 30 minutes begins a new one.")
+    type: Annotated[EventType, _named(EventType)] = Field(description="What happened.")
+    time: Milliseconds = Field(
+        description="When it happened: milliseconds since 1970 UTC, or ISO 8601."
+    )
+    item_id: Id | None = Field(
+        None,
+        description="The item; required for item_view, click, add_to_cart, remove_from_cart, checkout.",
+    )
+    event_id: Id = Field(
+        "",
+        validate_default=False,
+        description="Recognises repeats. Left out, it is made from session, type, item, time and position.",
+    )
+    position: int | None = Field(
+        None,
+        ge=0,
+        le=1_000_000,
+        description="Place of the item in the listing it was shown in, from 0.",
+    )
+    device: Annotated[Device, _named(Device)] = Field(
+        Device.unknown, description="What the visitor uses."
+    )
+    source: Annotated[TrafficSource, _named(TrafficSource)] = Field(
+        TrafficSource.unknown, description="What brought the visitor."
+    )
+    price: Price | None = Field(None, description="Price that was shown or paid.")
+    quantity: int | None = Field(
+        None, ge=1, le=1_000_000, description="Pieces put into the cart or bought."
+    )
+    query: Text | None = Field(None, description="Words of a search.")
+    request_id: Id | None = Field(
+        None, description="The answer of /v1/recommend whose list was clicked."
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Event:
+        if self.item_id is None and self.type in ITEM_TYPES:
+            raise ValueError("no_item")
+        if not self.event_id:
+            object.__setattr__(self, "event_id", self._derived_id())
+        return self
+
+    def _derived_id(self) -> str:
+        parts = (
+            self.session_id,
+            self.type.name,
+            self.item_id,
+            self.time,
+            self.position,
+            self.query,
+        )
+        return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+
+    @property
+    def key(self) -> int:
+        """64 bits of the event id: how the session state recognises a repeat."""
+        digest = blake2b(self.event_id.encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big", signed=True)
+
+    def to_json(self) -> bytes:
+        """The wire form: names for enums, milliseconds for the time, nothing that is unset."""
+        fields = {name: value for name, value in self if value is not None}
+        fields |= {"type": self.type.name, "device": self.device.name, "source": self.source.name}
+        return json.dumps(fields, separators=(",", ":")).encode()
+
+
+class Product(_Message):
+    """What a shop says of an item; a field left out keeps its last value."""
+
+    item_id: Id = Field(description="The item.")
+    time: Milliseconds = Field(description="From when this holds.")
+    category: Text | None = Field(None, description="Category, broad to narrow, parted by dots.")
+    brand: Text | None = Field(None, description="Brand.")
+    description: Text | None = Field(None, description="Text for people.")
+
+    def to_json(self) -> bytes:
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+class PriceChange(_Message):
+    """Price and availability of an item; a field left out keeps its last value."""
+
+    item_id: Id = Field(description="The item.")
+    time: Milliseconds = Field(description="From when this holds.")
+    price: Price | None = Field(None, description="Price.")
+    available: bool | None = Field(None, strict=True, description="Whether it can be bought.")
+
+    def to_json(self) -> bytes:
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+class Impression(_Message):
+    """A list that was answered: written by the orchestrator, never by a client."""
+
+    request_id: str
+    session_id: str
+    time: int
+    release: str
+    items: list[str]
+    scores: list[float]
+    sources: list[list[str]]
+    degraded: list[str]
+
+    def to_json(self) -> bytes:
+        return self.model_dump_json().encode()
+
+
+class ServedRows(_Message):
+    """The feature rows of an answer's items, as the ranker saw them (`rows` [items, features])."""
+
+    request_id: str
+    session_id: str
+    time: int
+    release: str
+    features: list[str]
+    items: list[str]
+    rows: list[list[float | None]]
+    scores: list[float]
+
+    def to_json(self) -> bytes:
+        return self.model_dump_json().encode()
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A refused message and why: a row of the dead-letter table, a message of its topic."""
+
+    origin: str  # "import:<file name>", "topic:<name>", "api"
+    reason: str
+    field: str
+    detail: str
+    raw: str  # the message as it came, cut to 10,000 characters
+    time: int  # when it was refused, milliseconds
+
+    @classmethod
+    def of(cls, error: InvalidEvent, raw: object, origin: str, now_ms: int) -> DeadLetter:
+        return cls(origin, error.reason, error.field, str(error), _raw_text(raw), now_ms)
+
+    def to_json(self) -> bytes:
+        return json.dumps(self.__dict__).encode()
+
+
+def _raw_text(raw: object) -> str:
+    if isinstance(raw, bytes):
+        return raw.decode("utf-8", "replace")[:10_000]
+    return json.dumps(raw, default=str)[:10_000]
+
+
+# --- the door ----------------------------------------------------------------------------------
+
+MessageT = TypeVar("MessageT", bound=_Message)
+_EXPECTED = {
+    "session_id": "a text of 1 to 256 characters without control characters",
+    "item_id": "a text of 1 to 256 characters without control characters",
+    "event_id": "a text of 1 to 256 characters without control characters",
+    "request_id": "a text of 1 to 256 characters without control characters",
+    "type": "one of " + ", ".join(EventType.__members__),
+    "device": "one of " + ", ".join(Device.__members__),
+    "source": "one of " + ", ".join(TrafficSource.__members__),
+    "time": "milliseconds since 1970 or an ISO 8601 time",
+    "price": "a number of 0 or more",
+}
+
+
+def parse_event(raw: Mapping[str, Any] | bytes, now_ms: int) -> Event:
+    """An event from a mapping or from JSON bytes; InvalidEvent says what is wrong with it.
+
+    `now_ms`: the receiver's clock; an event may lie at most `CLOCK_SKEW` after it.
+    """
+    return _parse(Event, raw, now_ms)
+
+
+def parse_product(raw: Mapping[str, Any] | bytes, now_ms: int) -> Product:
+    return _parse(Product, raw, now_ms)
+
+
+def parse_price(raw: Mapping[str, Any] | bytes, now_ms: int) -> PriceChange:
+    return _parse(PriceChange, raw, now_ms)
+
+
+def _parse(model: type[MessageT], raw: Mapping[str, Any] | bytes, now_ms: int) -> MessageT:
+    fields = _fields(raw)
+    try:
+        message = model.model_validate(fields)
+    except ValidationError as error:
+        raise _invalid(error, fields) from None
+    time: int = message.time  # type: ignore[attr-defined]  # every message that is parsed has one
+    if time > now_ms + CLOCK_SKEW // timedelta(milliseconds=1):
+        expected = f"a time not after the receiver's clock ({now_ms}) plus {CLOCK_SKEW}"
+        raise InvalidEvent(Reason.time_in_future, "time", fields["time"], expected)
+    return message
+
+
+def _fields(raw: Mapping[str, Any] | bytes) -> Mapping[str, Any]:
+    if isinstance(raw, bytes):
+        try:
+            raw = json.loads(raw)
+        except (ValueError, RecursionError):
+            raise InvalidEvent(Reason.not_json, "", raw, "a JSON object in UTF-8") from None
+    if not isinstance(raw, Mapping):
+        raise InvalidEvent(Reason.not_an_object, "", raw, "a JSON object")
+    return raw
+
+
+def _invalid(error: ValidationError, fields: Mapping[str, Any]) -> InvalidEvent:
+    first = error.errors(include_url=False)[0]
+    field = str(first["loc"][0]) if first["loc"] else "item_id"
+    value = fields.get(field)
+    expected = _EXPECTED.get(field, first["msg"])
+    return InvalidEvent(_reason(field, value, first["type"]), field, value, expected)
+
+
+def _reason(field: str, value: object, kind: str) -> Reason:
+    if kind == "extra_forbidden":
+        return Reason.unknown_field
+    if field in _ABSENT and (value is None or value == ""):
+        return _ABSENT[field]
+    if field == "price" and isinstance(value, int | float) and value < 0:
+        return Reason.negative_price
+    return _WRONG.get(field, Reason.bad_value)
+
+
+_ABSENT = {"session_id": Reason.no_session, "item_id": Reason.no_item, "time": Reason.no_time}
+_WRONG = {
+    "session_id": Reason.bad_id,
+    "item_id": Reason.bad_id,
+    "event_id": Reason.bad_id,
+    "request_id": Reason.bad_id,
+    "time": Reason.bad_time,
+    "type": Reason.unknown_type,
+}

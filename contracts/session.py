@@ -1,0 +1,138 @@
+"""What a session's features mean: one pure fold over its events.
+
+The state of a session is the set of its newest `KEPT_EVENTS` events, in order of time. Merging
+two such sets and keeping the newest is associative, commutative and idempotent, so late, repeated
+and out-of-order events end in the same state whatever order they came in. Every feature is a
+function of that state and of the moment it is asked for; the consumer, the batch job and the
+orchestrator all call the functions below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from contracts.events import INTEREST_TYPES, SESSION_IDLE, Event, EventType
+
+KEPT_EVENTS = 100
+"""Events of a session that are remembered; features count at most these."""
+IDLE_MS = SESSION_IDLE // timedelta(milliseconds=1)
+_FOLDED_TYPES = frozenset(EventType) - {EventType.heartbeat}
+
+
+class SessionEvent(NamedTuple):
+    """What is remembered of an event. The order of the fields is the order of events."""
+
+    time: int  # milliseconds since 1970 UTC
+    key: int  # 64 bits of the event id
+    type: int  # EventType
+    item: str  # "" where the event has none
+    position: int  # -1 where unknown
+    device: int  # Device
+    source: int  # TrafficSource
+
+    @classmethod
+    def of(cls, event: Event) -> SessionEvent:
+        position = -1 if event.position is None else event.position
+        return cls(
+            event.time, event.key, int(event.type), event.item_id or "", position,
+            int(event.device), int(event.source),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SessionState:
+    """At most `KEPT_EVENTS` events, oldest first, each event id once."""
+
+    events: tuple[SessionEvent, ...] = ()
+
+    def columns(self) -> dict[str, list[Any]]:
+        """The state as the list features `event_*` of the view `session`."""
+        return {
+            f"event_{name}": [getattr(event, name) for event in self.events]
+            for name in SessionEvent._fields
+        }
+
+    @classmethod
+    def from_columns(cls, columns: dict[str, Sequence[Any]]) -> SessionState:
+        """Inverse of `columns`; ValueError when the lists differ in length."""
+        lists = [columns[f"event_{name}"] for name in SessionEvent._fields]
+        return cls(tuple(SessionEvent(*row) for row in zip(*lists, strict=True)))
+
+
+def fold(state: SessionState, events: Iterable[Event | SessionEvent]) -> SessionState:
+    """The state after `events`, in whatever order and however often they come.
+
+    Heartbeats leave no trace: a page left open must not push out what was clicked. Of two events
+    with the same id the earlier one counts.
+    """
+    merged = {event.key: event for event in state.events}
+    for event in events:
+        new = SessionEvent.of(event) if isinstance(event, Event) else event
+        if new.type in _FOLDED_TYPES:
+            known = merged.get(new.key)
+            merged[new.key] = new if known is None else min(known, new)
+    return SessionState(tuple(sorted(merged.values())[-KEPT_EVENTS:]))
+
+
+def visit(state: SessionState, moment: int) -> tuple[SessionEvent, ...]:
+    """The events of the visit that is under way at `moment` (milliseconds), oldest first.
+
+    Events after the moment are left out; a pause of over 30 minutes, also between the last event
+    and the moment, ends a visit.
+    """
+    known = [event for event in state.events if event.time <= moment]
+    start, end = len(known), moment
+    while start and end - known[start - 1].time <= IDLE_MS:
+        start -= 1
+        end = known[start].time
+    return tuple(known[start:])
+
+
+def items_of(events: Sequence[SessionEvent]) -> list[str]:
+    """Items the visitor showed interest in, oldest first, the same item in a row once."""
+    items: list[str] = []
+    for event in events:
+        if event.type in INTEREST_TYPES and (not items or items[-1] != event.item):
+            items.append(event.item)
+    return items
+
+
+def session_features(events: Sequence[SessionEvent]) -> dict[str, float]:
+    """Values of the views `session` and `context` for the events of a visit (see `visit`).
+
+    Times in seconds. An empty visit gives counts of 0 and no (nan) times.
+    """
+    items = items_of(events)
+    times = [event.time / 1000 for event in events]
+    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    counts = [event.type for event in events]
+    return {
+        "session_events": len(events),
+        "session_items": len(items),
+        "session_distinct_items": len(set(items)),
+        "session_searches": counts.count(EventType.search),
+        "session_carts": counts.count(EventType.add_to_cart),
+        "session_purchases": counts.count(EventType.checkout),
+        "session_duration": times[-1] - times[0] if times else _NAN,
+        "session_mean_gap": sum(gaps) / len(gaps) if gaps else _NAN,
+        "session_last_gap": gaps[-1] if gaps else _NAN,
+        "session_last_position": _last_position(events),
+        "device": _last_known(event.device for event in events),
+        "traffic_source": _last_known(event.source for event in events),
+    }
+
+
+_NAN = float("nan")
+
+
+def _last_position(events: Sequence[SessionEvent]) -> float:
+    known = [event.position for event in events if event.position >= 0]
+    return known[-1] if known else _NAN
+
+
+def _last_known(codes: Iterable[int]) -> int:
+    known = [code for code in codes if code]
+    return known[-1] if known else 0

@@ -1,0 +1,153 @@
+"""The tables of the lake and of the offline store: where they lie and what their columns are.
+
+Lake: what came in, as it came, written by the consumer to
+`<lake>/<table>/day=YYYY-MM-DD/*.parquet` (day of the row's `time`, UTC). A message may stand there
+twice after a crash, under the same Kafka partition and offset; readers de-duplicate by id.
+Offline: what the jobs make of it, at `<offline>/<table>/`.
+Times are int64 milliseconds since 1970 UTC, but for Feast's two timestamp columns.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from contracts.features import DType, of_view
+
+EVENT_TIMESTAMP = "event_timestamp"
+"""Feast's event time, a UTC timestamp: from when the row's values hold."""
+CREATED_TIMESTAMP = "created_timestamp"
+"""When the row became known: the window's end plus the job's usual delay, also in a backfill."""
+
+
+class Lake(StrEnum):
+    events = "events"
+    products = "products"
+    prices = "prices"
+    impressions = "impressions"
+    served = "served"
+    dead_letters = "dead_letters"
+
+
+class Offline(StrEnum):
+    events_clean = "events_clean"
+    session = "session"
+    item_catalogue = "item_catalogue"
+    item_activity = "item_activity"
+    queries = "queries"
+    item_vectors = "item_vectors"  # <offline>/item_vectors/cutoff=<milliseconds>/
+
+
+Columns = dict[str, str]
+"""Column name to Arrow type, as text."""
+
+_KAFKA: Columns = {"received": "int64", "partition": "int32", "offset": "int64"}
+"""When the consumer took the message, and where it lay in Kafka."""
+
+LAKE_COLUMNS: dict[Lake, Columns] = {
+    Lake.events: {
+        "event_id": "string",
+        "session_id": "string",
+        "type": "string",  # name of EventType
+        "time": "int64",
+        "item_id": "string",
+        "position": "int32",
+        "device": "string",  # name of Device
+        "source": "string",  # name of TrafficSource
+        "price": "double",
+        "quantity": "int32",
+        "query": "string",
+        "request_id": "string",
+        **_KAFKA,
+    },
+    Lake.products: {
+        "item_id": "string",
+        "time": "int64",
+        "category": "string",
+        "brand": "string",
+        "description": "string",
+        **_KAFKA,
+    },
+    Lake.prices: {
+        "item_id": "string",
+        "time": "int64",
+        "price": "double",
+        "available": "bool",
+        **_KAFKA,
+    },
+    Lake.impressions: {
+        "request_id": "string",
+        "session_id": "string",
+        "time": "int64",
+        "release": "string",
+        "items": "list<string>",
+        "scores": "list<double>",
+        "sources": "list<list<string>>",
+        "degraded": "list<string>",
+        **_KAFKA,
+    },
+    # one row an item of an answer; beside these, one float column for each ranked feature of the
+    # release that answered, so columns differ from file to file: read by name
+    Lake.served: {
+        "request_id": "string",
+        "session_id": "string",
+        "time": "int64",
+        "release": "string",
+        "item_id": "string",
+        "place": "int32",  # from 1
+        "score": "double",
+        **_KAFKA,
+    },
+    Lake.dead_letters: {
+        "origin": "string",
+        "reason": "string",
+        "field": "string",
+        "detail": "string",
+        "raw": "string",
+        "time": "int64",
+    },
+}
+
+_FEAST: Columns = {EVENT_TIMESTAMP: "timestamp", CREATED_TIMESTAMP: "timestamp"}
+
+
+def _of(view: str) -> Columns:
+    arrow = {DType.float32: "float"}
+    return {
+        feature.name: arrow.get(feature.dtype, feature.dtype.value) for feature in of_view(view)
+    }
+
+
+OFFLINE_COLUMNS: dict[Offline, Columns] = {
+    # each event once, in the order of (session, time, event); `visit` is the session cut at 30
+    # minutes idle: the session's own id for its first visit, then `<session>~2`, `<session>~3` ...
+    Offline.events_clean: {
+        "visit": "string",
+        "session_id": "string",
+        "event_id": "string",
+        "key": "int64",  # Event.key
+        "type": "int32",  # code of EventType
+        "time": "int64",
+        "item_id": "string",
+        "position": "int32",  # -1 unknown
+        "device": "int32",
+        "source": "int32",
+        "price": "double",
+        "request_id": "string",
+    },
+    # one row an event: the state and the features after it; both session views read this table
+    Offline.session: {"session_id": "string", **_FEAST, **_of("session"), **_of("context")},
+    Offline.item_catalogue: {"item_id": "string", **_FEAST, **_of("item_catalogue")},
+    Offline.item_activity: {"item_id": "string", **_FEAST, **_of("item_activity")},
+    # one row a prediction that could have been made: at `moment` (the time of the visit's last
+    # event then) the visitor had visited `visited` (contracts.session.items_of), and `label` is
+    # the item clicked or viewed next in the visit, different from the last visited
+    Offline.queries: {
+        "visit": "string",
+        "session_id": "string",
+        "moment": "int64",
+        "visited": "list<string>",
+        "label": "string",
+        "label_time": "int64",
+    },
+    Offline.item_vectors: {"item_id": "string", "vector": "list<float>"},
+}
