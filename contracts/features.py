@@ -199,10 +199,7 @@ def matrix(
                 f"the ranker needs the column {name!r}, which was not computed; there are {sorted(columns)}"
             )
         values = np.asarray(columns[name], dtype=np.float32)  # None becomes nan
-        default = BY_NAME[name].default
-        out[:, index] = (
-            values if default != default else np.where(np.isnan(values), default, values)
-        )
+        out[:, index] = np.where(np.isnan(values), np.float32(BY_NAME[name].default), values)
     return out
 
 

@@ -107,5 +107,6 @@ def _replace(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    written = Path(file.name)
+    written.chmod(0o644)
+    written.replace(path)

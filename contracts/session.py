@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from contracts.events import INTEREST_TYPES, SESSION_IDLE, Event, EventType
@@ -107,15 +108,15 @@ def session_features(events: Sequence[SessionEvent]) -> dict[str, float]:
     """
     items = items_of(events)
     times = [event.time / 1000 for event in events]
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
-    counts = [event.type for event in events]
+    gaps = [after - before for before, after in pairwise(times)]
+    types = [event.type for event in events]
     return {
         "session_events": len(events),
         "session_items": len(items),
         "session_distinct_items": len(set(items)),
-        "session_searches": counts.count(EventType.search),
-        "session_carts": counts.count(EventType.add_to_cart),
-        "session_purchases": counts.count(EventType.checkout),
+        "session_searches": types.count(EventType.search),
+        "session_carts": types.count(EventType.add_to_cart),
+        "session_purchases": types.count(EventType.checkout),
         "session_duration": times[-1] - times[0] if times else _NAN,
         "session_mean_gap": sum(gaps) / len(gaps) if gaps else _NAN,
         "session_last_gap": gaps[-1] if gaps else _NAN,
