@@ -1,0 +1,119 @@
+"""`up`, `down`, `status`, `logs`, `demo`, `drift`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from contracts.errors import CheckFailed
+from local_stack.cli.main import emit, json_option, say, settings
+
+
+def add_to(cli: click.Group) -> None:
+    for command in (up, down, status, logs, demo, drift):
+        cli.add_command(command)
+
+
+@click.command()
+@click.option("--only", help="Just these services, parted by commas.")
+@json_option
+def up(only: str | None, as_json: bool) -> None:
+    """Start the embedded stack; harmless when it runs."""
+    from local_stack.stack import status as read_status
+    from local_stack.stack import up as start
+
+    start(settings(), only.split(",") if only else None, say)
+    document = read_status(settings())
+    if as_json:
+        emit(document)
+    else:
+        _print_status(document)
+
+
+@click.command()
+@json_option
+def down(as_json: bool) -> None:
+    """Stop the embedded stack; no process and no shared memory is left."""
+    from local_stack.stack import down as stop
+
+    stop(settings(), say)
+    if as_json:
+        emit({"stopped": True})
+
+
+@click.command()
+@json_option
+def status(as_json: bool) -> None:
+    """What is live and what runs: address, process, memory, version."""
+    from local_stack.stack import status as read_status
+
+    document = read_status(settings())
+    if as_json:
+        emit(document)
+    else:
+        _print_status(document)
+
+
+def _print_status(document: dict) -> None:  # type: ignore[type-arg]  # shape: see the README
+    click.echo(f"release: {document['release'] or 'none yet'}")
+    for service in document["services"]:
+        state = "ready" if service["ready"] else "down"
+        memory = f"{service['rss_mb']:.0f} MB" if service["rss_mb"] else ""
+        line = f"{service['name']:<9} {state:<6} {service['url']:<28} {memory:>8}  {service['version'] or ''}"
+        click.echo(line.rstrip())
+
+
+@click.command()
+@click.argument("service")
+@click.option("-n", "--lines", default=50, show_default=True, type=click.IntRange(1, 100_000))
+@click.option("-f", "--follow", is_flag=True, help="Go on printing what comes.")
+def logs(service: str, lines: int, follow: bool) -> None:
+    """The log of a service (or of supervisor, spark)."""
+    from local_stack.stack import logs as read_logs
+
+    for line in read_logs(settings(), service, lines, follow):
+        click.echo(line)
+
+
+@click.command()
+@click.option("--events", type=click.Path(path_type=Path), help="A shop's own events, Parquet or CSV; without it a shop is generated.")
+@click.option("--map", "mapping", help="Columns of a file of another shape: session=…,item=…,time=…,type=…")
+@json_option
+def demo(events: Path | None, mapping: str | None, as_json: bool) -> None:
+    """Everything, from nothing to a ranked answer of the running endpoint."""
+    from local_stack.cli.data import parse_mapping
+    from local_stack.demo import STEPS, run_demo
+    from local_stack.show import demo_text
+
+    from local_stack.cli.progress import StepProgress
+
+    with StepProgress(STEPS) as progress:
+        result = run_demo(settings(), events, parse_mapping(mapping), progress)
+    if as_json:
+        emit(result)
+    else:
+        click.echo(demo_text(result))
+
+
+@click.group()
+def drift() -> None:
+    """Served features and scores beside what the ranker was trained on."""
+
+
+@drift.command("report")
+@click.option("--release", help="The release to look at; without it the live one.")
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="Only answers of the last hours.")
+@json_option
+def drift_report(release: str | None, hours: float | None, as_json: bool) -> None:
+    """Compare by Evidently; exit code 3 when a column drifted."""
+    from local_stack.show import drift_text
+    from monitoring.drift import drift_report as compare
+
+    report = compare(settings(), release=release, hours=hours)
+    if as_json:
+        emit(report)
+    else:
+        click.echo(drift_text(report))
+    if report["drifted"]:
+        raise CheckFailed(f"drifted: {', '.join(report['drifted_columns'])}")
