@@ -39,7 +39,7 @@ def rebuild(settings: Settings, progress: StepProgress, queries: int, activate_i
     with progress.step("train: candidates, point-in-time features, ranker, parity"):
         release = train(settings, queries=queries, report=progress)
     with progress.step("feast materialize: item features into Redis"):
-        materialize(settings, now, lambda text: progress(text))
+        materialize(settings, now, progress)
     with progress.step(f"release {release.version}"):
         if activate_it:
             activate(settings, release.version, progress)
@@ -92,7 +92,9 @@ def _follow(
 
 
 def _failed(code: int, last: str, log: Path) -> NextclickError:
-    return ServiceError(f"the Spark jobs failed ({code}): {last.removeprefix('error: ')}; all of it is in {log}")
+    return ServiceError(
+        f"the Spark jobs failed ({code}): {last.removeprefix('error: ')}; all of it is in {log}"
+    )
 
 
 def activate(settings: Settings, version: str, report: Callable[[str], None]) -> None:
@@ -113,7 +115,9 @@ def activate(settings: Settings, version: str, report: Callable[[str], None]) ->
     if reason:
         if before:
             store.activate(before)
-        raise ReleaseError(f"the API refused release {version}: {reason}; {before or 'none'} stays live")
+        raise ReleaseError(
+            f"the API refused release {version}: {reason}; {before or 'none'} stays live"
+        )
 
 
 def _await_switch(settings: Settings, version: str) -> str | None:

@@ -39,9 +39,20 @@ def generate(file: Path, sessions: int, items: int, days: int, seed: int, as_jso
 
 @data.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--map", "mapping", help="Columns of a file of another shape: session=…,item=…,time=…,type=…")
-@click.option("--shift-to-now", is_flag=True, help="Move all times by whole days, so that the newest event is less than a day old.")
-@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until the consumer has taken them.")
+@click.option(
+    "--map", "mapping", help="Columns of a file of another shape: session=…,item=…,time=…,type=…"
+)
+@click.option(
+    "--shift-to-now",
+    is_flag=True,
+    help="Move all times by whole days, so that the newest event is less than a day old.",
+)
+@click.option(
+    "--wait/--no-wait",
+    default=True,
+    show_default=True,
+    help="Wait until the consumer has taken them.",
+)
 @json_option
 def import_file(
     file: Path, mapping: str | None, shift_to_now: bool, wait: bool, as_json: bool
@@ -61,5 +72,7 @@ def parse_mapping(text: str | None) -> dict[str, str] | None:
         return None
     pairs = [pair.partition("=") for pair in text.split(",")]
     if not all(name and equals and column for name, equals, column in pairs):
-        raise UsageError(f"--map: got {text!r}, expected session=COLUMN,item=COLUMN,time=COLUMN,type=COLUMN")
+        raise UsageError(
+            f"--map: got {text!r}, expected session=COLUMN,item=COLUMN,time=COLUMN,type=COLUMN"
+        )
     return {name.strip(): column.strip() for name, _, column in pairs}

@@ -14,7 +14,12 @@ from contracts.settings import Settings
 EXIT_CODES = """Exit codes: 0 good; 1 failed, with the reason; 2 wrong use; 3 a check found what it
 looks for."""
 
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, everything else on stderr.")
+json_option = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="One JSON document on stdout, everything else on stderr.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)

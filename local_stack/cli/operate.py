@@ -77,16 +77,21 @@ def logs(service: str, lines: int, follow: bool) -> None:
 
 
 @click.command()
-@click.option("--events", type=click.Path(path_type=Path), help="A shop's own events, Parquet or CSV; without it a shop is generated.")
-@click.option("--map", "mapping", help="Columns of a file of another shape: session=…,item=…,time=…,type=…")
+@click.option(
+    "--events",
+    type=click.Path(path_type=Path),
+    help="A shop's own events, Parquet or CSV; without it a shop is generated.",
+)
+@click.option(
+    "--map", "mapping", help="Columns of a file of another shape: session=…,item=…,time=…,type=…"
+)
 @json_option
 def demo(events: Path | None, mapping: str | None, as_json: bool) -> None:
     """Everything, from nothing to a ranked answer of the running endpoint."""
     from local_stack.cli.data import parse_mapping
+    from local_stack.cli.progress import StepProgress
     from local_stack.demo import STEPS, run_demo
     from local_stack.show import demo_text
-
-    from local_stack.cli.progress import StepProgress
 
     with StepProgress(STEPS) as progress:
         result = run_demo(settings(), events, parse_mapping(mapping), progress)
@@ -103,7 +108,9 @@ def drift() -> None:
 
 @drift.command("report")
 @click.option("--release", help="The release to look at; without it the live one.")
-@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="Only answers of the last hours.")
+@click.option(
+    "--hours", type=click.FloatRange(min=0, min_open=True), help="Only answers of the last hours."
+)
 @json_option
 def drift_report(release: str | None, hours: float | None, as_json: bool) -> None:
     """Compare by Evidently; exit code 3 when a column drifted."""

@@ -72,7 +72,7 @@ class StepProgress:
             self._bar.update(self._task, description=title, completed=done or 0, total=of)
         elif text and text != self._said:
             self._said = text
-            print(f"{self._title}: {text}", file=sys.stderr, flush=True)
+            self.console.print(f"{self._title}: {text}", markup=False, soft_wrap=True)
 
 
 def _bar(console: Console) -> Progress:

@@ -13,8 +13,15 @@ def add_to(cli: click.Group) -> None:
 
 @click.command()
 @click.option("--session", help="A session whose events were sent.")
-@click.option("--item", "items", multiple=True, help="An item that was just viewed; repeat it for several, oldest first.")
-@click.option("--exclude", multiple=True, help="An item that must not be in the list; may be repeated.")
+@click.option(
+    "--item",
+    "items",
+    multiple=True,
+    help="An item that was just viewed; repeat it for several, oldest first.",
+)
+@click.option(
+    "--exclude", multiple=True, help="An item that must not be in the list; may be repeated."
+)
 @click.option("-k", "count", default=10, show_default=True, help="How many items.")
 @json_option
 def recommend(

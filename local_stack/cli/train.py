@@ -14,8 +14,16 @@ def add_to(cli: click.Group) -> None:
 
 
 @click.command()
-@click.option("--queries", default=12_000, show_default=True, help="Queries that the ranker learns from.")
-@click.option("--activate/--no-activate", "activate_it", default=True, show_default=True, help="Make the release live at once.")
+@click.option(
+    "--queries", default=12_000, show_default=True, help="Queries that the ranker learns from."
+)
+@click.option(
+    "--activate/--no-activate",
+    "activate_it",
+    default=True,
+    show_default=True,
+    help="Make the release live at once.",
+)
 @json_option
 def train(queries: int, activate_it: bool, as_json: bool) -> None:
     """From the lake to a live release: Spark, Feast, LightGBM, export, parity, switch."""
@@ -51,7 +59,9 @@ def list_releases(as_json: bool) -> None:
         say("no release yet: ./nextclick train makes one")
     for item in releases:
         mark = "*" if item.version == active else " "
-        click.echo(f"{mark} {item.version}  ranker {item.ranker_version}  index {item.index_version}")
+        click.echo(
+            f"{mark} {item.version}  ranker {item.ranker_version}  index {item.index_version}"
+        )
 
 
 def _row(item: Release) -> dict[str, object]:
