@@ -1,0 +1,73 @@
+"""The product's own programs as services: the event consumer and the recommendation service."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+
+from contracts.settings import ROOT, Settings
+from local_stack.service import BIN, Service, http_call
+
+PROBE_HEADER = {"x-nextclick-probe": "1"}
+"""Tells the service that no visitor is asking: no impression is counted."""
+
+
+def version() -> str:
+    """The product's version, from pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return str(project["version"])
+
+
+def consumer(settings: Settings) -> Service:
+    host, port = settings.host, settings.consumer_port
+    return Service(
+        name="consumer",
+        command=(sys.executable, "-P", "-m", "orchestrator.consumer"),
+        folder=settings.home / "consumer",
+        ports={"consumer_port": port},
+        url=f"http://{host}:{port}",
+        version=version(),
+        probe=lambda: _probe_consumer(host, port),
+        start_seconds=60.0,
+        stop_seconds=20.0,
+        hint="it needs Kafka and Redis, and the features applied (feast apply)",
+    )
+
+
+def _probe_consumer(host: str, port: int) -> None:
+    http_call(host, port, "/readyz")
+
+
+def api(settings: Settings) -> Service:
+    host, port = settings.host, settings.api_port
+    return Service(
+        name="api",
+        command=(
+            str(BIN / "bentoml"),
+            "serve",
+            "orchestrator.service:NextclickService",
+            f"--host={host}",
+            f"--port={port}",
+            f"--working-dir={ROOT}",
+        ),
+        environment={
+            "BENTOML_HOME": str(settings.home / "bentoml"),
+            "BENTOML_DO_NOT_TRACK": "True",
+            # BentoML finds its own helper programs here
+            "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin",
+        },
+        folder=settings.home / "api",
+        ports={"api_port": port},
+        url=f"http://{host}:{port}",
+        version=version(),
+        probe=lambda: probe_api(host, port),
+        start_seconds=120.0,
+        stop_seconds=20.0,
+        hint="it answers without a release too; look at its log",
+    )
+
+
+def probe_api(host: str, port: int) -> None:
+    """A real recommendation, for a session that no one has."""
+    question = {"session_id": "probe", "k": 1}
+    http_call(host, port, "/v1/recommend", question, headers=PROBE_HEADER)

