@@ -1,0 +1,1 @@
+"""Candidate sources, their merge, and the index that holds what they need."""

@@ -1,0 +1,139 @@
+"""What an index is built from: the events and item vectors known before a cut-off, as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from contracts.errors import UsageError
+from contracts.events import CLICK_TYPES, INTEREST_TYPES
+
+Ints = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
+Tabular = pa.Table | Path | str
+"""A table, or where its Parquet files lie (a file, a folder or an s3:// address)."""
+
+_EVENT_COLUMNS = ("visit", "time", "key", "type", "item_id")
+_VECTOR_COLUMNS = ("item_id", "vector")
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Unit vectors of some items: `items` int32 [m] ascending, `values` float32 [m, dimensions]."""
+
+    items: Ints
+    values: Floats
+
+
+@dataclass(frozen=True)
+class History:
+    """Events of interest before the cut-off, in the order of (visit, time, event).
+
+    ids: the item ids, sorted; an item's place here is its number everywhere in an index.
+    visit, item, time, click: one entry an event; `click` says whether its type is predicted.
+    """
+
+    cutoff_ms: int
+    ids: tuple[str, ...]
+    visit: Ints
+    item: Ints
+    time: npt.NDArray[np.int64]
+    click: npt.NDArray[np.bool_]
+    vectors: Vectors | None
+
+    def age_days(self) -> npt.NDArray[np.float64]:
+        """Days from each event to the cut-off."""
+        return (self.cutoff_ms - self.time) / 86_400_000.0
+
+    def without_repeats(self) -> npt.NDArray[np.intp]:
+        """Rows that are left when the same item in a row of a visit counts once (`items_of`)."""
+        same = (self.visit[1:] == self.visit[:-1]) & (self.item[1:] == self.item[:-1])
+        return np.flatnonzero(np.concatenate(([True], ~same))) if len(self.item) else _NO_ROWS
+
+
+_NO_ROWS = np.empty(0, dtype=np.intp)
+
+
+def read_history(events: Tabular, vectors: Tabular | None, cutoff_ms: int) -> History:
+    """Read `events_clean` and `item_vectors` up to the cut-off.
+
+    Later events, and vectors of items that no earlier event names, are left out. UsageError when
+    a table has other columns than it should, or vectors of different lengths.
+    """
+    interest = [int(kind) for kind in INTEREST_TYPES]
+    known = (
+        (ds.field("time") < cutoff_ms)
+        & ds.field("type").isin(interest)
+        & ds.field("item_id").is_valid()
+        & (ds.field("item_id") != "")
+    )
+    table = _read(events, _EVENT_COLUMNS, known, "events")
+    visit, _ = _codes(table["visit"])
+    item, ids = _codes(table["item_id"])
+    time, key = (table[name].to_numpy() for name in ("time", "key"))
+    order = np.lexsort((item, key, time, visit))
+    clicks = pa.array([int(kind) for kind in CLICK_TYPES], table["type"].type)
+    click = pc.is_in(table["type"], value_set=clicks).to_numpy()
+    return History(
+        cutoff_ms, ids, visit[order], item[order], time[order].astype(np.int64), click[order],
+        None if vectors is None else _read_vectors(vectors, ids),
+    )  # fmt: skip
+
+
+def _read(source: Tabular, columns: tuple[str, ...], rows: ds.Expression, what: str) -> pa.Table:
+    try:
+        dataset = (
+            ds.dataset(source)
+            if isinstance(source, pa.Table)
+            else ds.dataset(str(source), format="parquet", partitioning=None)
+        )
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UsageError(f"no {what} to read at {source}: {error}") from None
+    missing = set(columns) - set(dataset.schema.names)
+    if missing:
+        raise UsageError(
+            f"{what} need the columns {', '.join(columns)}; found {', '.join(dataset.schema.names)}"
+        )
+    return dataset.to_table(columns=list(columns), filter=rows)
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[Ints, tuple[str, ...]]:
+    """Each text's place among the sorted distinct texts, and these."""
+    encoded = column.cast(pa.large_string()).combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):  # of no chunks
+        encoded = (
+            pa.concat_arrays(encoded.chunks)
+            if encoded.num_chunks
+            else pa.array([], pa.large_string())
+        )
+    encoded = encoded.dictionary_encode()
+    order = pc.sort_indices(encoded.dictionary).to_numpy()
+    place = np.empty(len(order), dtype=np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
+    codes: Ints = place[encoded.indices.to_numpy(zero_copy_only=False)]
+    return codes, tuple(encoded.dictionary.take(pa.array(order)).to_pylist())
+
+
+def _read_vectors(source: Tabular, ids: tuple[str, ...]) -> Vectors | None:
+    """Vectors of the items `ids`, scaled to length 1; one without a direction is left out."""
+    rows = ds.field("item_id").isin(pa.array(ids, pa.string())) & ds.field("vector").is_valid()
+    table = _read(source, _VECTOR_COLUMNS, rows, "item vectors")
+    if not len(table):
+        return None
+    lengths = pc.unique(pc.list_value_length(table["vector"])).to_pylist()
+    if len(lengths) != 1:
+        raise UsageError(f"item vectors of one length expected, found lengths {sorted(lengths)}")
+    flat = pc.list_flatten(table["vector"]).to_numpy()
+    values = flat.reshape(-1, lengths[0]).astype(np.float64)
+    places = pc.index_in(table["item_id"], value_set=pa.array(ids, pa.string())).to_numpy()
+    items, first = np.unique(places.astype(np.int32), return_index=True)
+    norms = np.linalg.norm(values[first], axis=1)
+    usable = np.isfinite(norms) & (norms > 0)
+    unit = values[first][usable] / norms[usable, None]
+    return Vectors(items[usable], unit.astype(np.float32)) if usable.any() else None

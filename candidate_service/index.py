@@ -1,0 +1,230 @@
+"""The candidate index: built from history, loaded from its folder, asked for candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from candidate_service import merge
+from candidate_service.files import Facts, Manifest, read, write
+from candidate_service.history import History, Tabular, read_history
+from candidate_service.source import Answer, Floats, Ints, Source, Visit
+from candidate_service.sources import source_classes
+from contracts.candidates import SOURCES, CandidateSet
+from contracts.errors import ReleaseError, UsageError
+from contracts.session import KEPT_EVENTS
+
+Report = Callable[[str], None]
+"""Told the name of each step as it begins."""
+Parameters = Mapping[str, Mapping[str, float]]
+
+PER_SOURCE = 2
+"""Candidates that each source is asked for, times the number wanted."""
+
+
+def build_index(
+    events: Tabular,
+    vectors: Tabular | None,
+    cutoff_ms: int,
+    folder: Path,
+    report: Report = lambda step: None,  # noqa: ARG005
+    parameters: Parameters | None = None,
+) -> Manifest:
+    """Build `<folder>/<version>/` from events strictly before `cutoff_ms`.
+
+    events, vectors: tables `events_clean` and `item_vectors`, or where they lie; without vectors
+    the vector source answers nothing and the manifest says 0. The same input gives the same version.
+    parameters: by source (and "merge"), what differs from the defaults.
+    UsageError: wrong columns, no event before the cut-off, unknown parameters.
+    """
+    chosen = all_parameters(parameters or {})
+    report("read events")
+    history = read_history(events, vectors, cutoff_ms)
+    if not history.ids:
+        raise UsageError(
+            f"no event of interest before the cut-off {cutoff_ms}: import events, or cut later"
+        )
+    arrays = dict(_id_arrays(history.ids))
+    for name, cls in source_classes().items():
+        report(f"build {name}")
+        built = cls.build(history, chosen[name])
+        arrays |= {f"{name}.{array}": values for array, values in built.items()}
+    report("write index")
+    return write(_facts(history, chosen), arrays, Path(folder))
+
+
+def all_parameters(given: Parameters) -> dict[str, dict[str, float]]:
+    """The defaults with what is given put in; UsageError for a name that does not exist."""
+    defaults: dict[str, Mapping[str, float]] = {
+        name: cls.defaults for name, cls in source_classes().items()
+    }
+    defaults["merge"] = merge.DEFAULTS
+    wanted = {(group, name) for group, values in given.items() for name in values}
+    unknown = sorted(
+        f"{group}.{name}" for group, name in wanted if name not in defaults.get(group, {})
+    )
+    if unknown:
+        raise UsageError(f"unknown index parameters {unknown}; there are: {_names(defaults)}")
+    chosen = {group: {**values, **given.get(group, {})} for group, values in defaults.items()}
+    if sum(chosen[name]["quota"] for name in SOURCES) > 1:
+        raise UsageError("the quotas of the candidate sources add up to over 1: lower one")
+    return {group: {key: float(value) for key, value in chosen[group].items()} for group in chosen}
+
+
+def _names(parameters: Parameters) -> str:
+    return ", ".join(f"{group}.{name}" for group in parameters for name in parameters[group])
+
+
+def _facts(history: History, parameters: dict[str, dict[str, float]]) -> Facts:
+    vectors = history.vectors
+    return Facts(
+        cutoff_ms=history.cutoff_ms,
+        rows=len(history.item),
+        visits=len(np.unique(history.visit)),
+        items=len(history.ids),
+        vectors=0 if vectors is None else len(vectors.items),
+        dimensions=0 if vectors is None else vectors.values.shape[1],
+        sources=SOURCES,
+        parameters=parameters,
+    )
+
+
+def _id_arrays(ids: Sequence[str]) -> Iterable[tuple[str, npt.NDArray[Any]]]:
+    """Ids as one run of UTF-8 bytes and where each ends: any text survives."""
+    encoded = [text.encode() for text in ids]
+    yield "items.ends", np.cumsum([len(text) for text in encoded], dtype=np.int64)
+    yield "items.text", np.frombuffer(b"".join(encoded), dtype=np.uint8)
+
+
+def _ids(ends: npt.NDArray[np.int64], text: npt.NDArray[np.uint8]) -> tuple[str, ...]:
+    whole = text.tobytes()
+    places = [0, *ends.tolist()]
+    return tuple(whole[start:end].decode() for start, end in zip(places, places[1:], strict=False))
+
+
+class CandidateIndex:
+    """An index in this process: `contracts.candidates.Candidates`. Immutable, safe in threads."""
+
+    def __init__(self, manifest: Manifest, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        self.manifest = manifest
+        self._ids = _ids(arrays["items.ends"], arrays["items.text"])
+        self._numbers = {text: number for number, text in enumerate(self._ids)}
+        parameters = manifest.parameters
+        self._sources: list[Source] = [
+            cls(_of_source(arrays, name), parameters[name], len(self._ids))
+            for name, cls in source_classes().items()
+        ]
+        self._weights = [parameters[name]["weight"] for name in SOURCES]
+        self._quotas = [parameters[name]["quota"] for name in SOURCES]
+        self._constant = parameters["merge"]["constant"]
+
+    @classmethod
+    def load(cls, folder: Path, verify: bool = True) -> CandidateIndex:
+        """Open `<indexes>/<version>`; ReleaseError says what is wrong with it and what to do.
+
+        verify: compare checksums; without, only that all files are there in their size.
+        """
+        manifest, arrays = read(Path(folder), verify)
+        if manifest.sources != SOURCES:
+            raise ReleaseError(
+                f"candidate index {folder} has the sources {manifest.sources}, the code has"
+                f" {SOURCES}: build it again (./nextclick train)"
+            )
+        expected = all_parameters({})
+        for group, values in expected.items():
+            if set(manifest.parameters.get(group, ())) != set(values):
+                raise ReleaseError(
+                    f"candidate index {folder} has other parameters of {group!r} than the code:"
+                    " build it again (./nextclick train)"
+                )
+        return cls(manifest, arrays)
+
+    @property
+    def version(self) -> str:
+        return self.manifest.version
+
+    def __len__(self) -> int:
+        """Items that the index knows."""
+        return len(self._ids)
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._numbers
+
+    def candidates(
+        self, items: Sequence[str], count: int, exclude: Sequence[str] = ()
+    ) -> CandidateSet:
+        """At most `count` candidates for a visit, best first: see `Candidates.candidates`.
+
+        The item visited last and those of `exclude` are left out. Scores are those of every
+        source, also of one that did not propose the item; they are nan where it cannot tell.
+        """
+        count = min(count, len(self._ids))
+        if count <= 0:
+            return CandidateSet.empty()
+        answers = self._ask(items)
+        out = self._left_out(items, exclude)
+        proposals = [_proposal(answer, PER_SOURCE * count, out)[0] for answer in answers]
+        numbers, ranks = merge.merge(proposals, self._weights, self._quotas, self._constant, count)
+        scores = np.column_stack([answer.of(numbers) for answer in answers])
+        return CandidateSet(self._texts(numbers), scores, ranks)
+
+    def propose(
+        self, source: str, items: Sequence[str], count: int, exclude: Sequence[str] = ()
+    ) -> tuple[tuple[str, ...], Floats]:
+        """What one source alone proposes, best first, and its scores."""
+        answer = self._sources[SOURCES.index(source)].ask(self._visit(items))
+        numbers, scores = _proposal(answer, count, self._left_out(items, exclude))
+        return self._texts(numbers), scores
+
+    def _ask(self, items: Sequence[str]) -> list[Answer]:
+        visit = self._visit(items)
+        return [source.ask(visit) for source in self._sources]
+
+    def _visit(self, items: Sequence[str]) -> Visit:
+        """The newest known items, each once at its latest step, latest first."""
+        steps: dict[int, int] = {}
+        step = 0
+        for item in reversed(items):
+            number = self._numbers.get(item)
+            if number is not None:
+                steps.setdefault(number, step)
+                step += 1
+                if step == KEPT_EVENTS:
+                    break
+        return Visit(
+            np.fromiter(steps, np.int32, len(steps)),
+            np.fromiter(steps.values(), np.float64, len(steps)),
+        )
+
+    def _left_out(self, items: Sequence[str], exclude: Sequence[str]) -> Ints:
+        """Numbers of the items that no answer may hold: nobody goes on to where he is."""
+        numbers = {self._numbers.get(item) for item in exclude}
+        if items:
+            numbers.add(self._numbers.get(items[-1]))
+        numbers.discard(None)
+        return np.array(sorted(number for number in numbers if number is not None), dtype=np.int32)
+
+    def _texts(self, numbers: Ints) -> tuple[str, ...]:
+        return tuple([self._ids[number] for number in numbers.tolist()])
+
+
+def _of_source(arrays: Mapping[str, npt.NDArray[Any]], source: str) -> dict[str, npt.NDArray[Any]]:
+    prefix = f"{source}."
+    return {
+        name.removeprefix(prefix): values
+        for name, values in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
+def _proposal(answer: Answer, count: int, out: Ints) -> tuple[Ints, Floats]:
+    """The answer's best `count` items that are not left out."""
+    numbers, scores = answer.top(count + len(out))
+    if len(out):
+        allowed = ~np.isin(numbers, out)
+        numbers, scores = numbers[allowed], scores[allowed]
+    return numbers[:count], scores[:count]

@@ -1,0 +1,114 @@
+"""What a candidate source is: built from history, asked with a visit.
+
+A source lives in `candidate_service/sources/<name>.py` and is named in `contracts.candidates.SOURCES`;
+nothing else knows of it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from candidate_service.history import History
+
+Ints = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
+Arrays = Mapping[str, npt.NDArray[Any]]
+Parameters = Mapping[str, float]
+Found = tuple[Ints, Floats]
+"""Item numbers without repeats and their scores, best first; equal scores by item id."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What was visited, as a source sees it: known items, each once, latest first.
+
+    items: int32 [n] item numbers. steps: float64 [n], visited items that came after its latest visit.
+    """
+
+    items: Ints
+    steps: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+class Answer(Protocol):
+    """What a source says to one visit."""
+
+    def top(self, count: int) -> Found:
+        """The source's best items, at most `count`."""
+        ...
+
+    def of(self, items: Ints) -> Floats:
+        """The source's scores of any items; nan where it cannot tell."""
+        ...
+
+
+class Source(ABC):
+    """A candidate source over its arrays; immutable, so that threads may share it.
+
+    defaults: its parameters. Every source has `weight`, its share in the rank fusion, and
+    `quota`, the share of an answer's places that its best items are sure of.
+    """
+
+    name: ClassVar[str]
+    defaults: ClassVar[Parameters]
+
+    def __init__(self, arrays: Arrays, parameters: Parameters, items: int) -> None:
+        self.arrays, self.parameters, self.items = arrays, parameters, items
+
+    @classmethod
+    @abstractmethod
+    def build(cls, history: History, parameters: Parameters) -> dict[str, npt.NDArray[Any]]:
+        """The arrays that the source needs, by name. Only `history` is known to it."""
+
+    @abstractmethod
+    def ask(self, visit: Visit) -> Answer: ...
+
+
+class Sparse:
+    """An answer that names few items: `items` ascending, their `scores`, 0 for all others."""
+
+    def __init__(self, items: Ints, scores: npt.NDArray[np.floating[Any]]) -> None:
+        self._items, self._scores = items, scores.astype(np.float32)
+
+    def top(self, count: int) -> Found:
+        return best(self._items, self._scores, count)
+
+    def of(self, items: Ints) -> Floats:
+        if not len(self._items):
+            return np.zeros(len(items), dtype=np.float32)
+        place = np.searchsorted(self._items, items)
+        place[place == len(self._items)] = 0
+        return np.where(self._items[place] == items, self._scores[place], np.float32(0))
+
+
+class Silent:
+    """The answer of a source that knows nothing of the visit."""
+
+    def top(self, count: int) -> Found:  # noqa: ARG002  # an Answer's shape
+        return np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32)
+
+    def of(self, items: Ints) -> Floats:
+        return np.full(len(items), np.nan, dtype=np.float32)
+
+
+def best(items: Ints, scores: Floats, count: int) -> Found:
+    """The `count` highest scores of ascending items, best first, equal ones by item."""
+    if 0 < count < len(items):
+        least = np.partition(scores, len(scores) - count)[len(scores) - count]
+        rows = np.flatnonzero(scores >= least)
+        items, scores = items[rows], scores[rows]
+    order = np.argsort(-scores, kind="stable")[: max(count, 0)]
+    return items[order], scores[order]
+
+
+def recency(age_days: npt.NDArray[np.float64], parameters: Parameters) -> npt.NDArray[np.float64]:
+    """Weight of an event by its age: halves every `half_life_days`, plus `floor` for good."""
+    return np.exp2(-age_days / parameters["half_life_days"]) + parameters["floor"]

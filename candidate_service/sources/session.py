@@ -1,0 +1,31 @@
+"""The visit's own items: visitors return to what they saw (20 % of next clicks on some shops).
+
+Garg et al., "Sequence and Time Aware Neighborhood for Session-based Recommendations", SIGIR 2019,
+weigh items of the session by recency in the same way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+
+from candidate_service.history import History
+from candidate_service.source import Answer, Parameters, Silent, Source, Sparse, Visit
+
+
+class Session(Source):
+    """score = decay ^ steps since the item was visited last."""
+
+    name = "session"
+    defaults = {"weight": 1.0, "quota": 0.1, "decay": 0.8}
+
+    @classmethod
+    def build(cls, history: History, parameters: Parameters) -> dict[str, npt.NDArray[Any]]:  # noqa: ARG003  # nothing to remember
+        return {}
+
+    def ask(self, visit: Visit) -> Answer:
+        if not len(visit):
+            return Silent()
+        order = visit.items.argsort()
+        return Sparse(visit.items[order], self.parameters["decay"] ** visit.steps[order])
