@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from contracts.events import CLICK_TYPES, INTEREST_TYPES
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
-Tabular = pa.Table | Path | str
+Tabular: TypeAlias = pa.Table | Path | str
 """A table, or where its Parquet files lie (a file, a folder or an s3:// address)."""
 
 _EVENT_COLUMNS = ("visit", "time", "key", "type", "item_id")
@@ -105,14 +106,9 @@ def _read(source: Tabular, columns: tuple[str, ...], rows: ds.Expression, what: 
 
 def _codes(column: pa.ChunkedArray) -> tuple[Ints, tuple[str, ...]]:
     """Each text's place among the sorted distinct texts, and these."""
-    encoded = column.cast(pa.large_string()).combine_chunks()
-    if isinstance(encoded, pa.ChunkedArray):  # of no chunks
-        encoded = (
-            pa.concat_arrays(encoded.chunks)
-            if encoded.num_chunks
-            else pa.array([], pa.large_string())
-        )
-    encoded = encoded.dictionary_encode()
+    # large: an int32 offset ends at 2 GB of text
+    texts = column.cast(pa.large_string()).combine_chunks()
+    encoded = texts.dictionary_encode()
     order = pc.sort_indices(encoded.dictionary).to_numpy()
     place = np.empty(len(order), dtype=np.int32)
     place[order] = np.arange(len(order), dtype=np.int32)

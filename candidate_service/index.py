@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from candidate_service import merge
 from candidate_service.files import Facts, Manifest, read, write
 from candidate_service.history import History, Tabular, read_history
-from candidate_service.source import Answer, Floats, Ints, Source, Visit
+from candidate_service.source import Answer, Floats, Ints, Source, Visit, among
 from candidate_service.sources import source_classes
 from contracts.candidates import SOURCES, CandidateSet
 from contracts.errors import ReleaseError, UsageError
@@ -103,7 +104,7 @@ def _id_arrays(ids: Sequence[str]) -> Iterable[tuple[str, npt.NDArray[Any]]]:
 def _ids(ends: npt.NDArray[np.int64], text: npt.NDArray[np.uint8]) -> tuple[str, ...]:
     whole = text.tobytes()
     places = [0, *ends.tolist()]
-    return tuple(whole[start:end].decode() for start, end in zip(places, places[1:], strict=False))
+    return tuple(whole[start:end].decode() for start, end in pairwise(places))
 
 
 class CandidateIndex:
@@ -225,6 +226,6 @@ def _proposal(answer: Answer, count: int, out: Ints) -> tuple[Ints, Floats]:
     """The answer's best `count` items that are not left out."""
     numbers, scores = answer.top(count + len(out))
     if len(out):
-        allowed = ~np.isin(numbers, out)
+        allowed = ~among(numbers, out)
         numbers, scores = numbers[allowed], scores[allowed]
     return numbers[:count], scores[:count]

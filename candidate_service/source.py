@@ -75,7 +75,7 @@ class Source(ABC):
 class Sparse:
     """An answer that names few items: `items` ascending, their `scores`, 0 for all others."""
 
-    def __init__(self, items: Ints, scores: npt.NDArray[np.floating[Any]]) -> None:
+    def __init__(self, items: Ints, scores: npt.NDArray[Any]) -> None:
         self._items, self._scores = items, scores.astype(np.float32)
 
     def top(self, count: int) -> Found:
@@ -107,6 +107,14 @@ def best(items: Ints, scores: Floats, count: int) -> Found:
         items, scores = items[rows], scores[rows]
     order = np.argsort(-scores, kind="stable")[: max(count, 0)]
     return items[order], scores[order]
+
+
+def among(items: Ints, ascending: Ints) -> npt.NDArray[np.bool_]:
+    """Which items are in a not empty ascending array. np.isin takes ten times as long."""
+    place = np.searchsorted(ascending, items)
+    place[place == len(ascending)] = 0
+    found: npt.NDArray[np.bool_] = ascending[place] == items
+    return found
 
 
 def recency(age_days: npt.NDArray[np.float64], parameters: Parameters) -> npt.NDArray[np.float64]:

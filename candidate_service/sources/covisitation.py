@@ -7,7 +7,7 @@ shrinkage of rare rows, and the sum over the visit's items with step decay.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,7 @@ class Covisitation(Source):
     """
 
     name = "covisitation"
-    defaults = {
+    defaults: ClassVar[Parameters] = {
         "weight": 1.0,
         "quota": 0.3,
         "step_weight": 0.6,
@@ -73,7 +73,8 @@ class Covisitation(Source):
         place = np.arange(length.sum()) + np.repeat(begin - (length.cumsum() - length), length)
         decay = np.repeat(self.parameters["step_weight"] ** steps, length)
         items, group = np.unique(self.arrays["neighbours"][place], return_inverse=True)
-        return Sparse(items, np.bincount(group, decay * self.arrays["weights"][place]))
+        scores = np.bincount(group, decay * self.arrays["weights"][place])
+        return Sparse(items, scores)
 
 
 def _pairs(history: History, parameters: Parameters) -> tuple[Ints, Ints, Reals]:
@@ -101,8 +102,7 @@ def _summed(
     pair = before.astype(np.int64) * items + after
     order = np.argsort(pair, kind="stable")
     pair = pair[order]
-    starts = np.flatnonzero(np.concatenate(([True], pair[1:] != pair[:-1]))) if len(pair) else []
-    first = np.asarray(starts, dtype=np.intp)
+    first = np.flatnonzero(np.diff(pair, prepend=-1))
     total = np.add.reduceat(weight[order], first) if len(first) else np.empty(0)
     row, column = np.divmod(pair[first], max(items, 1))
     return row, column, total

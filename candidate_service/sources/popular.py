@@ -6,7 +6,7 @@ Recommendation Tasks", RecSys 2010, with the recency weight that sets it right f
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,12 @@ class Popular(Source):
     """score = share of all clicks, each weighted by its age. Every item has one."""
 
     name = "popular"
-    defaults = {"weight": 0.1, "quota": 0.05, "half_life_days": 7.0, "floor": 0.01}
+    defaults: ClassVar[Parameters] = {
+        "weight": 0.1,
+        "quota": 0.05,
+        "half_life_days": 7.0,
+        "floor": 0.01,
+    }
 
     @classmethod
     def build(cls, history: History, parameters: Parameters) -> dict[str, npt.NDArray[Any]]:

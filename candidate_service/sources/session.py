@@ -6,7 +6,7 @@ weigh items of the session by recency in the same way.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy.typing as npt
 
@@ -18,7 +18,7 @@ class Session(Source):
     """score = decay ^ steps since the item was visited last."""
 
     name = "session"
-    defaults = {"weight": 1.0, "quota": 0.1, "decay": 0.8}
+    defaults: ClassVar[Parameters] = {"weight": 1.0, "quota": 0.1, "decay": 0.8}
 
     @classmethod
     def build(cls, history: History, parameters: Parameters) -> dict[str, npt.NDArray[Any]]:  # noqa: ARG003  # nothing to remember

@@ -6,7 +6,7 @@ and Jegou, "Billion-scale similarity search with GPUs", IEEE Transactions on Big
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from candidate_service.source import (
     Silent,
     Source,
     Visit,
+    among,
     best,
 )
 
@@ -35,7 +36,7 @@ class Vector(Source):
     """
 
     name = "vector"
-    defaults = {
+    defaults: ClassVar[Parameters] = {
         "weight": 0.3,
         "quota": 0.15,
         "step_weight": 0.6,
@@ -93,7 +94,7 @@ class _Nearest:
     def top(self, count: int) -> Found:
         rows, _ = self._search(self._query, count + len(self._own))
         items = np.sort(self._source.numbers(rows))
-        items = items[~np.isin(items, self._own)]
+        items = items[~among(items, np.sort(self._own))]
         return best(items, self._source.cosines(self._query, items), count)
 
     def of(self, items: Ints) -> Floats:
@@ -118,9 +119,9 @@ def _faiss_index(arrays: Arrays, parameters: Parameters) -> Any:
     import faiss
 
     if "inverted_file" in arrays:
-        index = faiss.deserialize_index(arrays["inverted_file"])
+        index: Any = faiss.deserialize_index(arrays["inverted_file"])
         index.nprobe = int(parameters["probes"])
         return index
-    index = faiss.IndexFlatIP(arrays["vectors"].shape[1])
-    index.add(np.ascontiguousarray(arrays["vectors"]))
-    return index
+    exact = faiss.IndexFlatIP(arrays["vectors"].shape[1])
+    exact.add(np.ascontiguousarray(arrays["vectors"]))
+    return exact

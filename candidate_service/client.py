@@ -1,0 +1,110 @@
+"""Candidates behind one asynchronous interface, from this process or from a candidate service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import httpx
+import numpy as np
+
+from contracts.candidates import SOURCES, Candidates, CandidateSet
+from contracts.errors import ServiceError, shown
+
+MOST_CONNECTIONS = 64
+
+
+class AsyncCandidates(Protocol):
+    """What the pipeline of a request asks."""
+
+    @property
+    def version(self) -> str:
+        """Version of the index that answered last; "" while none has."""
+        ...
+
+    async def candidates(
+        self, items: Sequence[str], count: int, exclude: Sequence[str], timeout: float
+    ) -> CandidateSet:
+        """As `Candidates.candidates`, within `timeout` seconds.
+
+        ServiceError says why there is no answer; it never raises for the contents of the texts.
+        """
+        ...
+
+
+class LocalCandidates:
+    """An index of this process. It takes about a millisecond, less than a change of threads."""
+
+    def __init__(self, index: Candidates) -> None:
+        self._index = index
+
+    @property
+    def version(self) -> str:
+        return self._index.version
+
+    async def candidates(
+        self,
+        items: Sequence[str],
+        count: int,
+        exclude: Sequence[str],
+        timeout: float,  # noqa: ASYNC109
+    ) -> CandidateSet:
+        if timeout <= 0:
+            raise ServiceError("no time is left for candidates")
+        return self._index.candidates(items, count, exclude)
+
+
+class RemoteCandidates:
+    """A candidate service at `url`. `aclose()` ends its connections."""
+
+    def __init__(self, url: str) -> None:
+        self._url = f"{url.rstrip('/')}/candidates"
+        limits = httpx.Limits(max_connections=MOST_CONNECTIONS)
+        self._http = httpx.AsyncClient(limits=limits, trust_env=False)
+        self._version = ""
+
+    @property
+    def version(self) -> str:
+        return self._version
+
+    async def candidates(
+        self,
+        items: Sequence[str],
+        count: int,
+        exclude: Sequence[str],
+        timeout: float,  # noqa: ASYNC109
+    ) -> CandidateSet:
+        body = {"items": list(items), "count": count, "exclude": list(exclude)}
+        try:
+            async with asyncio.timeout(timeout):
+                response = await self._http.post(self._url, json=body, timeout=timeout)
+        except (TimeoutError, httpx.TimeoutException):
+            raise ServiceError(f"{self._url} did not answer within {timeout:.3f} s") from None
+        except httpx.HTTPError as error:
+            raise ServiceError(f"{self._url} is not to be reached: {error}") from None
+        if response.status_code != httpx.codes.OK:
+            raise ServiceError(
+                f"{self._url} answered {response.status_code}: {shown(response.text)}"
+            )
+        return self._parsed(response)
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    def _parsed(self, response: httpx.Response) -> CandidateSet:
+        try:
+            answer: dict[str, Any] = response.json()
+            shape = (len(answer["items"]), len(SOURCES))
+            found = CandidateSet(
+                tuple(answer["items"]),
+                np.array(answer["scores"], dtype=np.float32).reshape(shape),
+                np.array(answer["ranks"], dtype=np.float32).reshape(shape),
+            )
+            self._version = str(answer["version"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ServiceError(
+                f"{self._url} answered what is no set of candidates ({error}):"
+                f" {shown(response.text)}; is it a candidate service of this version?"
+            ) from None
+        return found
