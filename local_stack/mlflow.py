@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import sys
 
 from contracts.settings import Settings
-from local_stack.service import BIN, Service, http_call
+from local_stack.service import Service, http_json
 
 
 def mlflow(settings: Settings) -> Service:
@@ -13,33 +14,25 @@ def mlflow(settings: Settings) -> Service:
     host, port = settings.host, settings.mlflow_port
     return Service(
         name="mlflow",
-        command=(
-            str(BIN / "mlflow"),
-            "server",
-            f"--host={host}",
-            f"--port={port}",
-            "--workers=1",
-            f"--backend-store-uri=sqlite:///{folder / 'mlflow.db'}",
-            "--serve-artifacts",
-            f"--artifacts-destination={folder / 'artifacts'}",
-            # MLflow 3 answers 403 to a Host header that it was not told of
-            f"--allowed-hosts={host}:{port},localhost:{port}",
-        ),
+        command=(sys.executable, "-P", "-m", "local_stack.mlflow_server"),
         environment={
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "DO_NOT_TRACK": "true",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "PYTHONWARNINGS": "ignore",
+            # MLflow 3 answers 403 to a Host header that it was not told of
+            "MLFLOW_SERVER_ALLOWED_HOSTS": f"{host}:{port},localhost:{port}",
         },
         folder=folder,
         ports={"mlflow_port": port},
         url=f"http://{host}:{port}",
         version=importlib.metadata.version("mlflow"),
-        probe=lambda: _probe(host, port),
+        probe=lambda: probe(host, port),
         start_seconds=120.0,
         hint="a database of another MLflow version needs: mlflow db upgrade sqlite:///...",
     )
 
 
-def _probe(host: str, port: int) -> None:
-    http_call(host, port, "/health")
+def probe(host: str, port: int) -> None:
+    """Ask for one experiment, which reads the database."""
+    http_json(host, port, "/api/2.0/mlflow/experiments/search", {"max_results": 1})

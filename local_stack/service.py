@@ -28,7 +28,7 @@ def nothing() -> None:
 class Service:
     """One local process that the supervisor starts, probes and restarts.
 
-    `probe` does what a client does and raises when the service does not answer; `prepare` renders
+    `needs` are the services that have to be ready before its first start. `probe` does what a client does and raises when the service does not answer; `prepare` renders
     files before each start; `ports` maps the setting to the port; `hint` says what to do when the
     service does not start.
     """
@@ -41,6 +41,7 @@ class Service:
     version: str
     probe: Callable[[], None]
     prepare: Callable[[], None] = nothing
+    needs: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     start_seconds: float = 60.0
     stop_seconds: float = 10.0

@@ -119,12 +119,12 @@ def status(settings: Settings) -> dict[str, Any]:
     return {"release": _release(settings), "services": services}
 
 
-def logs(settings: Settings, name: str, lines: int = 50, *, follow: bool = False) -> Iterator[str]:
-    """Lines of a service's log, or of the supervisor's."""
-    if name != SUPERVISOR and name not in DEFINITIONS:
-        raise UsageError(
-            f"{name!r} is no service; there are: {', '.join([*DEFINITIONS, SUPERVISOR])}"
-        )
+def logs(settings: Settings, name: str, lines: int = 50, follow: bool = False) -> Iterator[str]:
+    """Lines of a service's log, or of another log beside it (supervisor, spark ...)."""
+    others = {path.stem for path in settings.logs.glob("*.log")} - DEFINITIONS.keys()
+    known = [*DEFINITIONS, *sorted(others | {SUPERVISOR})]
+    if name not in known:
+        raise UsageError(f"{name!r} is no service; there are: {', '.join(known)}")
     return read_log(settings, name, lines, follow=follow)
 
 

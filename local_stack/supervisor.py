@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 from contracts.deadline import Deadline
 from contracts.errors import NextclickError, ServiceError
@@ -60,7 +60,7 @@ class Keeper(threading.Thread):
         self,
         define: Callable[[Settings], Service],
         settings: Settings,
-        after: Sequence[Keeper],
+        others: Mapping[str, Keeper],
         changed: Callable[[], None],
         generation: int,
     ) -> None:
@@ -69,7 +69,7 @@ class Keeper(threading.Thread):
         self.state = ServiceState(generation=generation)
         self.was_ready = threading.Event()
         self._define, self._settings = define, settings
-        self._after, self._changed = after, changed
+        self._others, self._changed = others, changed
         self._wanted = generation
         self._stopping = False
         self._wake = threading.Event()
@@ -88,16 +88,18 @@ class Keeper(threading.Thread):
 
     def run(self) -> None:
         try:
-            self._await_earlier()
+            self._await_needed()
         except Interrupted:
             return
         while not self._stopping:
             self._wake.clear()
             self._live()
 
-    def _await_earlier(self) -> None:
-        for earlier in self._after:
-            while not earlier.was_ready.is_set():
+    def _await_needed(self) -> None:
+        """The first start waits for what the service needs, where that is wanted at all."""
+        for name in self.service.needs:
+            needed = self._others.get(name)
+            while needed is not None and not needed.was_ready.is_set():
                 self._pause(TICK_SECONDS)
 
     def _live(self) -> None:
@@ -245,11 +247,7 @@ class Supervisor:
                 self._keep(name, define, generations[name])
 
     def _keep(self, name: str, define: Callable[[Settings], Service], generation: int) -> None:
-        order = list(self._definitions)
-        after = [
-            self._keepers[other] for other in order[: order.index(name)] if other in self._keepers
-        ]
-        keeper = Keeper(define, self._settings, after, self._write, generation)
+        keeper = Keeper(define, self._settings, self._keepers, self._write, generation)
         self._keepers[name] = keeper
         keeper.start()
 
