@@ -11,8 +11,11 @@ import numpy as np
 
 from contracts.candidates import SOURCES, Candidates, CandidateSet
 from contracts.errors import ServiceError, shown
+from contracts.events import MAX_ID
 
 MOST_CONNECTIONS = 64
+MOST_CANDIDATES = 1000
+"""Candidates at most that a candidate service gives."""
 
 
 class AsyncCandidates(Protocol):
@@ -48,7 +51,7 @@ class LocalCandidates:
         items: Sequence[str],
         count: int,
         exclude: Sequence[str],
-        timeout: float,  # noqa: ASYNC109
+        timeout: float,
     ) -> CandidateSet:
         if timeout <= 0:
             raise ServiceError("no time is left for candidates")
@@ -73,9 +76,15 @@ class RemoteCandidates:
         items: Sequence[str],
         count: int,
         exclude: Sequence[str],
-        timeout: float,  # noqa: ASYNC109
+        timeout: float,
     ) -> CandidateSet:
-        body = {"items": list(items), "count": count, "exclude": list(exclude)}
+        if count <= 0:
+            return CandidateSet.empty()
+        body = {
+            "items": _sendable(items),
+            "count": min(count, MOST_CANDIDATES),
+            "exclude": _sendable(exclude),
+        }
         try:
             async with asyncio.timeout(timeout):
                 response = await self._http.post(self._url, json=body, timeout=timeout)
@@ -108,3 +117,12 @@ class RemoteCandidates:
                 f" {shown(response.text)}; is it a candidate service of this version?"
             ) from None
         return found
+
+
+def _sendable(items: Sequence[str]) -> list[str]:
+    """The texts that can be an item's id: no index knows another, and JSON cannot carry some."""
+    return [item for item in items if len(item) <= MAX_ID and _is_unicode(item)]
+
+
+def _is_unicode(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)

@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from candidate_service.client import MOST_CANDIDATES
 from candidate_service.follow import LiveIndex
+from contracts.events import MAX_ID
 from contracts.settings import Settings
 
-Text = Annotated[str, Field(max_length=256)]
+Text = Annotated[str, Field(max_length=MAX_ID)]
 
 
 class CandidateRequest(BaseModel):
@@ -25,7 +27,7 @@ class CandidateRequest(BaseModel):
         max_length=100_000,
         description="What was visited, oldest first; unknown ones are passed over.",
     )
-    count: int = Field(ge=1, le=1000, strict=True, description="Candidates at most.")
+    count: int = Field(ge=1, le=MOST_CANDIDATES, strict=True, description="Candidates at most.")
     exclude: list[Text] = Field(
         default_factory=list, max_length=100_000, description="Items that must not come back."
     )
@@ -39,7 +41,7 @@ class CandidateService:
         self._live = LiveIndex(Settings.from_environment())
         self._live.start()
 
-    @bentoml.on_shutdown
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]  # BentoML has no types
     def close(self) -> None:
         self._live.stop()
 
@@ -47,7 +49,7 @@ class CandidateService:
         """What /readyz answers."""
         return self._live.current is not None
 
-    @bentoml.api(route="/candidates")
+    @bentoml.api(route="/candidates")  # type: ignore[untyped-decorator]  # likewise
     def candidates(self, request: CandidateRequest, /, context: bentoml.Context) -> dict[str, Any]:
         """{version, items, scores, ranks}: `contracts.candidates.CandidateSet`, null for nan."""
         index = self._live.current
@@ -65,5 +67,7 @@ class CandidateService:
 
 def _json(values: npt.NDArray[np.float32]) -> list[list[float | None]]:
     """Rows of numbers, None where nan: JSON has no nan."""
-    rows: list[list[float | None]] = np.where(np.isnan(values), None, values).tolist()
+    plain = values.astype(object)
+    plain[np.isnan(values)] = None
+    rows: list[list[float | None]] = plain.tolist()
     return rows
