@@ -1,0 +1,1 @@
+"""Training: from the offline tables to a release that may take traffic."""

@@ -1,0 +1,130 @@
+"""What MLflow keeps of a training: parameters, quality beside the baselines, the model, its versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from contracts.errors import ServiceError
+from contracts.features import RANKED
+from contracts.release import MODEL_NAME
+from contracts.settings import Settings
+
+if TYPE_CHECKING:
+    import lightgbm
+    from mlflow import MlflowClient
+
+EXPERIMENT = "nextclick-ranker"
+CANDIDATE = "candidate"
+CHAMPION = "champion"
+TIMEOUT_SECONDS = 20
+RETRIES = 2
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A run of MLflow and the version of the model that it registered."""
+
+    run: str
+    version: int
+
+
+def require_mlflow(settings: Settings) -> None:
+    """ServiceError unless MLflow answers: asked before the work, not after it."""
+    with _client(settings) as client:
+        client.search_experiments(max_results=1)
+
+
+def track(
+    settings: Settings,
+    booster: lightgbm.Booster,
+    parameters: Mapping[str, Any],
+    figures: Mapping[str, float],
+    documents: Mapping[str, Any],
+) -> Tracked:
+    """A finished run, its model registered under `MODEL_NAME` with the alias `candidate`.
+
+    figures: metrics; documents: file name to what it holds, as JSON.
+    """
+    import mlflow
+
+    with _client(settings) as client:
+        mlflow.set_experiment(EXPERIMENT)
+        with mlflow.start_run() as run:
+            mlflow.log_params(dict(parameters))
+            mlflow.log_metrics(dict(figures))
+            for name, document in documents.items():
+                mlflow.log_dict(document, name)
+            logged = _log_model(booster)
+        found = mlflow.register_model(logged, MODEL_NAME)
+        client.set_registered_model_alias(MODEL_NAME, CANDIDATE, found.version)
+        return Tracked(run.info.run_id, int(found.version))
+
+
+def promote(settings: Settings, tracked: Tracked, parity: float) -> None:
+    """The version passed the gate: write by how much, and call it the champion."""
+    with _client(settings) as client:
+        client.log_metric(tracked.run, "parity", parity)
+        client.set_registered_model_alias(MODEL_NAME, CHAMPION, str(tracked.version))
+
+
+def refuse(settings: Settings, tracked: Tracked, reason: str) -> None:
+    """The version did not pass: say so where it is listed."""
+    with _client(settings) as client:
+        client.set_model_version_tag(MODEL_NAME, str(tracked.version), "refused", reason[:500])
+
+
+def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers of nested dictionaries, keys joined by dots: MLflow's metrics."""
+    found: dict[str, float] = {}
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float):
+            found[f"{prefix}{key}"] = float(value)
+    return found
+
+
+def _log_model(booster: lightgbm.Booster) -> str:
+    """LightGBM's own text format, no pickle. Requirements are named: else MLflow would start a
+    process and load the model only to find them out."""
+    import lightgbm
+    import mlflow.lightgbm
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    inputs = Schema([ColSpec("float", name) for name in RANKED])
+    logged = mlflow.lightgbm.log_model(
+        booster,
+        name=MODEL_NAME,
+        signature=ModelSignature(inputs=inputs, outputs=Schema([ColSpec("double", "score")])),
+        pip_requirements=[f"lightgbm=={lightgbm.__version__}"],
+    )
+    return str(logged.model_uri)
+
+
+@contextmanager
+def _client(settings: Settings) -> Iterator[MlflowClient]:
+    """A client with time limits, for the address in the settings and no other."""
+    import mlflow
+    from mlflow import environment_variables as variables
+    from mlflow.exceptions import MlflowException
+    from mlflow.telemetry import set_telemetry_client
+    from requests import RequestException
+
+    variables.MLFLOW_HTTP_REQUEST_TIMEOUT.set(TIMEOUT_SECONDS)
+    variables.MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(RETRIES)
+    variables.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
+    variables.MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.set(True)
+    variables.MLFLOW_DISABLE_TELEMETRY.set(True)
+    set_telemetry_client()  # takes back the one that the import made
+    mlflow.set_tracking_uri(settings.mlflow)
+    try:
+        yield mlflow.MlflowClient(settings.mlflow)
+    except (MlflowException, RequestException) as error:
+        reason = str(error).splitlines()[0][:300]
+        raise ServiceError(
+            f"MLflow at {settings.mlflow}: {reason}; is it up? (./nextclick status, ./nextclick up)"
+        ) from None
