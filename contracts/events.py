@@ -8,7 +8,7 @@ generated from this module.
 from __future__ import annotations
 
 import json
-import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -120,8 +120,11 @@ def topic_name(prefix: str, topic: Topic) -> str:
 # --- field types -------------------------------------------------------------------------------
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]").search
+
+
 def _plain_text(value: str) -> str:
-    if any(ord(char) < 32 or ord(char) == 127 for char in value):
+    if _CONTROL(value):
         raise ValueError("must hold no control characters")
     try:
         value.encode()
@@ -142,7 +145,7 @@ def to_milliseconds(value: object) -> int:
     if isinstance(value, datetime):
         zoned = value if value.tzinfo else value.replace(tzinfo=UTC)
         value = (zoned - _EPOCH) // timedelta(milliseconds=1)
-    if not math.isfinite(value) or not 0 <= value < _YEAR_2200:
+    if not 0 <= value < _YEAR_2200:  # nan and infinities fail too
         raise ValueError("must lie between the years 1970 and 2199")
     return int(value)
 
@@ -355,6 +358,14 @@ def parse_product(raw: Mapping[str, Any] | bytes, now_ms: int) -> Product:
 
 def parse_price(raw: Mapping[str, Any] | bytes, now_ms: int) -> PriceChange:
     return _parse(PriceChange, raw, now_ms)
+
+
+def parse_impression(raw: Mapping[str, Any] | bytes, now_ms: int) -> Impression:
+    return _parse(Impression, raw, now_ms)
+
+
+def parse_served(raw: Mapping[str, Any] | bytes, now_ms: int) -> ServedRows:
+    return _parse(ServedRows, raw, now_ms)
 
 
 def _parse(model: type[MessageT], raw: Mapping[str, Any] | bytes, now_ms: int) -> MessageT:

@@ -104,6 +104,8 @@ LAKE_COLUMNS: dict[Lake, Columns] = {
         "detail": "string",
         "raw": "string",
         "time": "int64",
+        "partition": "int32",  # where it lay in the topic that `origin` names; null: an import's
+        "offset": "int64",
     },
 }
 

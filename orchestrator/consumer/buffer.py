@@ -1,0 +1,197 @@
+"""Messages on their way to the lake: columns in memory until a file is worth writing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from contracts.events import (
+    DeadLetter,
+    Device,
+    Event,
+    EventType,
+    Impression,
+    PriceChange,
+    Product,
+    ServedRows,
+    TrafficSource,
+)
+from contracts.tables import Lake
+from orchestrator.consumer.lake import schema_of
+from orchestrator.consumer.parsing import Message, Parsed
+from orchestrator.consumer.ports import LakeTables, Place
+
+CHUNK_ROWS = 1000
+"""Rows that are kept as Python objects before they become Arrow columns."""
+TABLE_OF: dict[type[Message], Lake] = {
+    Event: Lake.events,
+    Product: Lake.products,
+    PriceChange: Lake.prices,
+    Impression: Lake.impressions,
+    ServedRows: Lake.served,
+    DeadLetter: Lake.dead_letters,
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When the buffer is due. `bytes` is of the messages as they came; in memory a waiting message
+    takes up to 5 times that, so 32 MB of messages bound the buffer to 160 MB."""
+
+    rows: int = 50_000
+    bytes: int = 32 * 1024 * 1024
+    seconds: float = 15.0  # age of the oldest message; at most 5,760 small files a day and table
+    idle_rows: int = 1000  # when nothing more is waiting, so many are worth a file at once
+
+
+class LakeBuffer:
+    """Collects parsed messages, and knows the offsets that may be committed once they are stored."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.clear()
+
+    def clear(self) -> None:
+        self._pending: dict[Lake, list[tuple[Parsed, int]]] = defaultdict(list)
+        self._chunks: dict[Lake, list[pa.Table]] = defaultdict(list)
+        self._spans: dict[Place, tuple[int, int]] = {}  # first and last offset, both included
+        self._since = 0.0
+        self._bytes = 0
+        self.rows = 0
+
+    def add(self, messages: Iterable[Parsed], received_ms: int, now: float) -> None:
+        """Take messages that were polled at `received_ms` (wall clock; `now` is monotonic)."""
+        for parsed in messages:
+            record = parsed.record
+            place = record.topic, record.partition
+            first = self._spans[place][0] if place in self._spans else record.offset
+            self._spans[place] = first, record.offset
+            self._since = self._since if self.rows else now
+            self._bytes += len(record.value)
+            self.rows += 1
+            self._pending[TABLE_OF[type(parsed.message)]].append((parsed, received_ms))
+        for table, pending in self._pending.items():
+            if len(pending) >= CHUNK_ROWS:
+                self._compact(table)
+
+    def due(self, now: float, idle: bool) -> bool:
+        """Whether to store now. `idle`: the last poll brought nothing."""
+        limits = self._limits
+        return self.rows > 0 and (
+            self.rows >= (limits.idle_rows if idle else limits.rows)
+            or self._bytes >= limits.bytes
+            or now - self._since >= limits.seconds
+        )
+
+    def offsets(self) -> dict[Place, int]:
+        """Where to go on once everything here is stored."""
+        return {place: last + 1 for place, (_, last) in self._spans.items()}
+
+    def store(self, lake: LakeTables) -> dict[Lake, int]:
+        """Write everything to the lake; returns rows by table. The buffer keeps it: `clear` after
+        the commit, or `store` again."""
+        for table in list(self._pending):
+            self._compact(table)
+        name = self._file_name()
+        written = {}
+        for table, chunks in self._chunks.items():
+            rows = pa.concat_tables(chunks, promote_options="default")
+            lake.write(table, rows, f"{table.value}-{name}")
+            written[table] = rows.num_rows
+        return written
+
+    def _file_name(self) -> str:
+        """Made from the first and last offset of every partition.
+
+        The same messages again, after a crash, overwrite the same file. The *last* offset belongs
+        to it: a consumer that lost its partitions without knowing it must not replace a successor's
+        longer file by its own shorter one.
+        """
+        spans = sorted((topic.value, p, *span) for (topic, p), span in self._spans.items())
+        digest = hashlib.sha256(repr(spans).encode()).hexdigest()[:12]
+        _, partition, first, _ = spans[0]
+        return f"{partition}-{first}-{digest}"
+
+    def _compact(self, table: Lake) -> None:
+        pending = self._pending.pop(table, [])
+        if table is Lake.served:
+            self._chunks[table].extend(_served_tables(pending))
+        elif pending:
+            self._chunks[table].append(_table(table, pending))
+
+
+def _table(table: Lake, pending: Sequence[tuple[Parsed, int]]) -> pa.Table:
+    messages = [parsed.message for parsed, _ in pending]
+    kafka = _kafka_columns(pending)
+    columns = [
+        kafka[name] if name in kafka else [_value(name)(message) for message in messages]
+        for name in schema_of(table).names
+    ]
+    return pa.table(columns, schema=schema_of(table))
+
+
+def _kafka_columns(pending: Sequence[tuple[Parsed, int]]) -> dict[str, list[int]]:
+    return {
+        "received": [received for _, received in pending],
+        "partition": [parsed.record.partition for parsed, _ in pending],
+        "offset": [parsed.record.offset for parsed, _ in pending],
+    }
+
+
+_TYPES = {member: member.name for member in EventType}
+_DEVICES = {member: member.name for member in Device}
+_SOURCES = {member: member.name for member in TrafficSource}
+
+
+def _value(name: str) -> Callable[[Any], Any]:
+    """How a column's value is got from a message: enums as their names, the rest as it is."""
+    names: dict[str, Callable[[Any], Any]] = {
+        "type": lambda message: _TYPES[message.type],
+        "device": lambda message: _DEVICES[message.device],
+        "source": lambda message: _SOURCES[message.source],
+    }
+    return names.get(name, lambda message: getattr(message, name))
+
+
+def _served_tables(pending: Sequence[tuple[Parsed, int]]) -> list[pa.Table]:
+    """One table for each list of feature columns: releases may differ in it."""
+    by_features: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for parsed, received in pending:
+        message = parsed.message
+        if isinstance(message, ServedRows):
+            by_features[tuple(message.features)].extend(_served_rows(message, parsed, received))
+    base = schema_of(Lake.served)
+    return [
+        pa.Table.from_pylist(
+            rows, schema=pa.schema([*base, *((name, pa.float32()) for name in features)])
+        )
+        for features, rows in by_features.items()
+    ]
+
+
+def _served_rows(message: ServedRows, parsed: Parsed, received: int) -> list[dict[str, Any]]:
+    shared = {
+        "request_id": message.request_id,
+        "session_id": message.session_id,
+        "time": message.time,
+        "release": message.release,
+        "received": received,
+        "partition": parsed.record.partition,
+        "offset": parsed.record.offset,
+    }
+    answers = zip(message.items, message.scores, message.rows, strict=True)
+    return [
+        {
+            **dict(zip(message.features, row, strict=True)),
+            **shared,
+            "item_id": item,
+            "place": place,
+            "score": score,
+        }
+        for place, (item, score, row) in enumerate(answers, start=1)
+    ]

@@ -1,0 +1,80 @@
+"""A message of a topic becomes its type, or a dead letter that says why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from contracts.errors import InvalidEvent
+from contracts.events import (
+    DeadLetter,
+    Event,
+    Impression,
+    PriceChange,
+    Product,
+    Reason,
+    ServedRows,
+    Topic,
+    parse_event,
+    parse_impression,
+    parse_price,
+    parse_product,
+    parse_served,
+    to_milliseconds,
+)
+from contracts.tables import LAKE_COLUMNS, Lake
+from orchestrator.consumer.ports import Record
+
+Message = Event | Product | PriceChange | Impression | ServedRows | DeadLetter
+
+
+class Parsed(NamedTuple):
+    record: Record
+    message: Message
+
+
+_PARSERS: dict[Topic, Callable[[bytes, int], Message]] = {
+    Topic.events: parse_event,
+    Topic.products: parse_product,
+    Topic.prices: parse_price,
+    Topic.impressions: parse_impression,
+    Topic.served: parse_served,
+}
+TOPICS: tuple[Topic, ...] = tuple(_PARSERS)
+"""What the consumer reads."""
+
+
+def parse(record: Record, now_ms: int) -> Parsed:
+    """Never raises: whatever one message holds, it must not stop the others."""
+    try:
+        return Parsed(record, _storable(_PARSERS[record.topic](record.value, now_ms)))
+    except InvalidEvent as refused:
+        error = refused
+    except Exception as unforeseen:  # noqa: BLE001  # see above
+        error = InvalidEvent(Reason.bad_value, "", record.value, f"no {unforeseen!r}")
+    origin = f"topic:{record.topic.value}"
+    return Parsed(record, DeadLetter.of(error, record.value, origin, now_ms))
+
+
+def _storable(message: Message) -> Message:
+    """Lists of answers come from our own service, unchecked: the lake needs them whole."""
+    if isinstance(message, ServedRows):
+        _check_served(message)
+    if isinstance(message, Impression | ServedRows):
+        to_milliseconds(message.time)
+        message.to_json()  # fails for text that is no valid Unicode
+    return message
+
+
+def _check_served(message: ServedRows) -> None:
+    items, columns = len(message.items), set(message.features)
+    if len(message.rows) != items or len(message.scores) != items:
+        expected = f"a row and a score for each of {items} items"
+        raise InvalidEvent(Reason.bad_value, "rows", len(message.rows), expected)
+    if any(len(row) != len(message.features) for row in message.rows):
+        expected = f"rows of {len(message.features)} features"
+        raise InvalidEvent(Reason.bad_value, "rows", message.rows[0], expected)
+    if len(columns) < len(message.features) or columns & set(LAKE_COLUMNS[Lake.served]):
+        raise InvalidEvent(
+            Reason.bad_value, "features", message.features, "names of features, each once"
+        )

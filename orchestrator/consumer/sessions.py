@@ -1,0 +1,68 @@
+"""Folding events into the session states of the online store."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from contracts.events import Event
+from contracts.session import SessionState, fold
+from orchestrator.consumer.ports import States
+
+MAX_CACHED_EVENTS = 200_000
+"""Session events that are remembered in this process, some 300 bytes each: at most 60 MB."""
+
+
+class Sessions:
+    """Reads, folds and writes states, with the newest ones kept in memory.
+
+    The memory is true as long as this process is the only one that writes these sessions, so
+    whoever takes over partitions calls `forget` first.
+    """
+
+    def __init__(self, states: States, max_cached_events: int = MAX_CACHED_EVENTS) -> None:
+        self._states = states
+        self._max = max_cached_events
+        self._recent: OrderedDict[str, SessionState] = OrderedDict()
+        self._cached_events = 0
+
+    def apply(self, events: Iterable[Event]) -> int:
+        """Fold events into the states of their sessions and write those. Returns states written.
+
+        Applying the same events again changes nothing, so a failed call is simply repeated.
+        """
+        by_session: dict[str, list[Event]] = {}
+        for event in events:
+            by_session.setdefault(event.session_id, []).append(event)
+        before = self._read(list(by_session))
+        after = {session: fold(before[session], new) for session, new in by_session.items()}
+        # a session of heartbeats only has no state to write
+        changed = {session: state for session, state in after.items() if state.events}
+        if changed:
+            self._states.write(changed)
+            self._remember(changed)
+        return len(changed)
+
+    def forget(self) -> None:
+        self._recent.clear()
+        self._cached_events = 0
+
+    def _read(self, sessions: list[str]) -> dict[str, SessionState]:
+        known = {name: self._recent[name] for name in sessions if name in self._recent}
+        unknown = [name for name in sessions if name not in known]
+        if unknown:
+            known.update(zip(unknown, self._states.read(unknown), strict=True))
+        return known
+
+    def _remember(self, states: dict[str, SessionState]) -> None:
+        for session, state in states.items():
+            self._drop(session)
+            self._recent[session] = state
+            self._cached_events += len(state.events)
+        while self._cached_events > self._max:
+            self._drop(next(iter(self._recent)))
+
+    def _drop(self, session: str) -> None:
+        old = self._recent.pop(session, None)
+        if old is not None:
+            self._cached_events -= len(old.events)
