@@ -54,6 +54,11 @@ class View:
     meaning: str
     on_demand: bool = False
 
+    @property
+    def join_keys(self) -> tuple[str, ...]:
+        """Columns that name a row: `session_id` for the entity session."""
+        return tuple(f"{entity}_id" for entity in self.entities)
+
 
 @dataclass(frozen=True)
 class Feature:

@@ -97,6 +97,10 @@ class Settings(BaseModel):
         pattern=r"^[a-z][a-z0-9_]*$",
         description="Feast project, part of every key in the online store.",
     )
+    feast_registry: str = Field(
+        "",
+        description="Feast's registry, a file or an SQL address; empty: HOME/feast/registry.db.",
+    )
     redis_password: SecretStr = Field(
         SecretStr(""), description="Password of Redis, where it needs one."
     )
@@ -188,6 +192,7 @@ class Settings(BaseModel):
             "kafka": f"{host}:{values.get('kafka_port', 19092)}",
             "triton": f"{host}:{values.get('triton_grpc_port', 18001)}",
             "mlflow": f"http://{host}:{values.get('mlflow_port', 15000)}",
+            "feast_registry": str(home / "feast/registry.db"),
         }
         given = {name: value for name, value in values.items() if value != ""}
         return {**derived, **given, "home": home}

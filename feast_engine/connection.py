@@ -1,0 +1,74 @@
+"""Redis clients for Feast's online store, one Redis or a Redis Cluster, with time limits."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import redis
+import redis.asyncio
+import redis.asyncio.cluster
+import redis.cluster
+
+from contracts.errors import ServiceError
+from contracts.settings import Settings
+from feast_engine.config import OnlineConfig, online_config
+
+SECONDS = 5.0
+"""Time limit of one answer where a caller sets none."""
+
+SyncClient = redis.Redis | redis.cluster.RedisCluster
+AsyncClient = redis.asyncio.Redis | redis.asyncio.cluster.RedisCluster
+
+
+def connect(settings: Settings, seconds: float = SECONDS) -> SyncClient:
+    """A client that connects when it is first used; each answer has to come within `seconds`."""
+    config = online_config(settings)
+    nodes, options = parse(config.connection, seconds)
+    if config.cluster:
+        startup = [redis.cluster.ClusterNode(host, port) for host, port in nodes]  # type: ignore[no-untyped-call]
+        return redis.cluster.RedisCluster(startup_nodes=startup, **options)
+    return redis.Redis(*nodes[0], **options)
+
+
+def connect_async(settings: Settings, seconds: float = SECONDS) -> AsyncClient:
+    """The same for asyncio. Reads set a tighter limit of their own."""
+    config = online_config(settings)
+    nodes, options = parse(config.connection, seconds)
+    if config.cluster:
+        startup = [redis.asyncio.cluster.ClusterNode(host, port) for host, port in nodes]
+        return redis.asyncio.cluster.RedisCluster(startup_nodes=startup, **options)
+    return redis.asyncio.Redis(host=nodes[0][0], port=nodes[0][1], **options)
+
+
+def parse(connection: str, seconds: float) -> tuple[list[tuple[str, int]], dict[str, Any]]:
+    """Feast's connection string `host:port[,host:port...][,option=value...]` as nodes and options.
+
+    Values are JSON where they can be, as in Feast; a password stays a text.
+    """
+    nodes: list[tuple[str, int]] = []
+    options: dict[str, Any] = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
+    for part in connection.split(","):
+        name, is_option, value = part.partition("=")
+        if is_option:
+            options[name] = value if name in {"password", "username"} else _json(value)
+        else:
+            host, _, port = part.rpartition(":")
+            nodes.append((host, int(port)))
+    return nodes, options
+
+
+def unreachable(config: OnlineConfig, error: BaseException) -> ServiceError:
+    """What a person has to know when Redis does not answer; without the password."""
+    place = ",".join(part for part in config.connection.split(",") if "=" not in part)
+    return ServiceError(
+        f"Redis at {place} does not answer ({type(error).__name__}: {error}): "
+        "start the embedded one with ./nextclick up, or set NEXTCLICK_REDIS"
+    )
+
+
+def _json(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
