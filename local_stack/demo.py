@@ -58,7 +58,7 @@ def run_demo(
     with progress.step(f"{REPLAYED} past visits, asked again"):
         _replay(settings, progress)
     with progress.step("drift report"):
-        drift = _drift(settings, release)
+        drift = _drift(settings, release, progress)
     return {
         "events": asdict(source),
         **answered,
@@ -71,10 +71,10 @@ def run_demo(
 
 
 def _bring_tools(settings: Settings, progress: StepProgress) -> None:
-    from local_stack.tools import ensure_tools
+    from local_stack.services import DEFINITIONS, bring_tools
 
     with progress.step("tools: Java, Kafka, Triton's environment"):
-        ensure_tools(settings, progress)
+        bring_tools(settings, list(DEFINITIONS), progress)
 
 
 def _generated_shop(settings: Settings, progress: StepProgress) -> Path:
@@ -182,10 +182,10 @@ def _ask_again(settings: Settings, visit: PastVisit) -> None:
     post(settings, "/v1/recommend", body)
 
 
-def _drift(settings: Settings, release: Release) -> dict[str, Any]:
+def _drift(settings: Settings, release: Release, progress: StepProgress) -> dict[str, Any]:
     from monitoring.drift import drift_report
 
-    return drift_report(settings, release=release.version)
+    return drift_report(settings, release=release.version, report=progress).as_dict()
 
 
 def _addresses(settings: Settings) -> dict[str, str]:

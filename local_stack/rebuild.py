@@ -37,7 +37,7 @@ def rebuild(settings: Settings, progress: StepProgress, queries: int, activate_i
     with progress.step("feast apply"):
         apply(settings)
     with progress.step("train: candidates, point-in-time features, ranker, parity"):
-        release = train(settings, queries=queries, report=progress)
+        release = train(settings, queries=queries, report=progress).release
     with progress.step("feast materialize: item features into Redis"):
         materialize(settings, now, progress)
     with progress.step(f"release {release.version}"):
@@ -54,7 +54,7 @@ def run_spark_jobs(
     """All jobs as one Spark application of its own process; the summary that it prints."""
     from local_stack.tools import ensure_java
 
-    java = ensure_java(settings, lambda _text: None)
+    java = ensure_java(settings)
     command = [sys.executable, "-m", "spark_jobs", "run", "--json", "--now", str(_ms(now))]
     log = settings.logs / "spark.log"
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,9 @@ def past_visits(settings: Settings, at_least: int, count: int) -> list[PastVisit
         names = [row[0] for row in found]
         events = database.execute(_EVENTS, [clean, names]).fetch_arrow_table().to_pylist()
     if not found:
-        raise UsageError(f"no visit with {at_least} items: import more events (./nextclick data import FILE)")
+        raise UsageError(
+            f"no visit with {at_least} items: import more events (./nextclick data import FILE)"
+        )
     by_visit: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for event in events:
         by_visit[event["visit"]].append(event)
