@@ -13,11 +13,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from contracts.deadline import Deadline
-from orchestrator.bootstrap import Parts
-from orchestrator.probes import error_body
 from orchestrator.logs import LOGGER
 from orchestrator.metrics import CONTENT_TYPE
 from orchestrator.openapi import DESCRIPTION, EVENTS, RECOMMEND
+from orchestrator.parts import Parts
+from orchestrator.probes import error_body
 from orchestrator.request import BadRequest, parse_recommend
 
 PROBE_HEADER = "x-nextclick-probe"
@@ -89,7 +89,7 @@ async def _answered(route: str, handler: Handler, request: Request, parts: Parts
         return json_response(bad.as_dict(), bad.status)
     except ClientDisconnect:
         return json_response(error_body("the client left before its request was whole"), 400)
-    except Exception:
+    except Exception:  # noqa: BLE001  the last net: a client never sees a traceback
         LOGGER.exception("an error in %s that should not be possible", route)
         return json_response(error_body("an error of ours: it is logged; please try again"), 500)
 

@@ -46,6 +46,3 @@ class KafkaEvents:
                 f"Kafka did not acknowledge {left} of {len(messages)} events within"
                 f" {self._seconds:g} s: send them again"
             ) from None
-
-    def close(self) -> None:
-        self._log.close()

@@ -34,9 +34,7 @@ def _list(of: Schema, **more: object) -> Schema:
 _ID: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_ID}
 _TEXT: Schema = {"type": "string"}
 _NUMBER: Schema = {"type": "number"}
-_ERROR = _object(
-    {"error": _object({name: _TEXT for name in ("field", "got", "expected", "message")})}
-)
+_ERROR = _object({"error": _object(dict.fromkeys(("field", "got", "expected", "message"), _TEXT))})
 
 
 def _json(schema: Schema, **more: object) -> Schema:
@@ -51,7 +49,7 @@ _REFUSED = _object(
     {
         "index": {"type": "integer"},
         "reason": {"type": "string", "enum": [reason.value for reason in Reason]},
-        **{name: _TEXT for name in ("field", "got", "expected")},
+        **dict.fromkeys(("field", "got", "expected"), _TEXT),
     }
 )
 _TAKEN = _object(

@@ -38,6 +38,7 @@ from orchestrator.served import ServedLog
 
 T = TypeVar("T")
 Columns = Mapping[str, Any]
+_LATELY_SECONDS = 10.0
 
 
 @dataclass
@@ -71,6 +72,12 @@ class Pipeline:
         self._sessions, self._items, self._ranker = sessions, items, ranker
         self._served, self._metrics = served, metrics
         self._failures = Occasionally()
+        self._degraded_at: dict[str, float] = {}
+
+    def degraded_lately(self) -> list[str]:
+        """Names that stood in the `degraded` of answers of the last seconds."""
+        since = time.monotonic() - _LATELY_SECONDS
+        return sorted(name for name, at in self._degraded_at.items() if at >= since)
 
     async def recommend(
         self, request: RecommendRequest, deadline: Deadline, *, probe: bool = False
@@ -122,8 +129,10 @@ class Pipeline:
     async def _candidates(self, run: _Run, live: LiveRelease, visited: list[str]) -> CandidateSet:
         exclude = run.request.exclude
         count = self._settings.candidate_count
-        call = live.finder.find(visited, count, exclude)
-        found = await self._attempt(run, "candidates", self._settings.candidates_budget_ms, call)
+        budget = self._settings.candidates_budget_ms
+        timeout = run.deadline.remaining(budget / 1000)
+        call = live.finder.candidates(visited, count, exclude, timeout)
+        found = await self._attempt(run, "candidates", budget, call)
         if found is not None:
             return found
         unwanted = set(exclude)
@@ -211,6 +220,7 @@ class Pipeline:
 
     def _degrade(self, run: _Run, reason: str) -> None:
         run.degraded.append(reason)
+        self._degraded_at[reason] = time.monotonic()
         self._metrics.degraded[reason].inc()
 
     def _answer(self, run: _Run, release: str | None, ranked: Ranked) -> dict[str, Any]:

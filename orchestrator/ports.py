@@ -46,13 +46,17 @@ class ItemReader(Protocol):
 
 
 class CandidateFinder(Protocol):
-    """Candidates that may lie in another process; the index of a release."""
+    """Candidates of this process or of another: `candidate_service.client.AsyncCandidates`."""
 
     @property
-    def version(self) -> str: ...
+    def version(self) -> str:
+        """Of the index that answers; "" while it is not known."""
+        ...
 
-    async def find(self, items: Sequence[str], count: int, exclude: Sequence[str]) -> CandidateSet:
-        """See `contracts.candidates.Candidates.candidates`."""
+    async def candidates(
+        self, items: Sequence[str], count: int, exclude: Sequence[str], timeout: float
+    ) -> CandidateSet:
+        """See `contracts.candidates.Candidates.candidates`; within `timeout` seconds."""
         ...
 
 

@@ -34,7 +34,9 @@ class Probes:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif scope["path"] in ("/livez", "/readyz") and scope["method"] in ("GET", "HEAD"):
-            body = {"ready": True, **self._state()} if scope["path"] == "/readyz" else {"live": True}
+            body = (
+                {"ready": True, **self._state()} if scope["path"] == "/readyz" else {"live": True}
+            )
             await _send_json(send, 200, body)
         else:
             await self._app(scope, receive, _NotFound(scope["path"], send))

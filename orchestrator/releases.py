@@ -20,9 +20,10 @@ from orchestrator.metrics import Metrics
 from orchestrator.ports import CandidateFinder, LiveRelease, Ranker, RankerUnavailable
 
 POLL_SECONDS = 1.0
-RETRY_SECONDS = 5.0
+RETRY_SECONDS = 2.0
 """A refused release is tried again after this time."""
 _WARM_ITEMS = 20
+_WARM_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -118,16 +119,18 @@ class ReleaseFollower:
         release = await asyncio.to_thread(self._store.get, version)
         release.check_features()
         finder = await asyncio.to_thread(self._find, release)
+        popular = await finder.candidates([], self._count, (), _WARM_SECONDS)
         if finder.version != release.index_version:
             raise ReleaseError(
                 f"release {version} names the candidate index {release.index_version}, the"
-                f" candidates are of {finder.version}: activate the release that fits"
+                f" candidates are of {finder.version}: the candidate service has to follow the"
+                " same releases"
             )
-        popular = await finder.find([], self._count, ())
         if not popular:
             raise ReleaseError(f"the candidate index {finder.version} gives no popular items")
         for item in popular.items[:_WARM_ITEMS]:
-            await finder.find([item], self._count, ())
+            await finder.candidates([item], self._count, (), _WARM_SECONDS)
+            await asyncio.sleep(0)  # requests go first
         return LiveRelease(release, finder, popular)
 
     async def _ready_late(self, live: LiveRelease) -> None:

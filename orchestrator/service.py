@@ -16,6 +16,7 @@ import bentoml
 from contracts.settings import Settings
 from orchestrator import bootstrap, logs
 from orchestrator.api import create_app
+from orchestrator.parts import Parts
 from orchestrator.probes import Probes
 
 app = create_app()
@@ -32,7 +33,7 @@ def calm_collector() -> None:
 
 
 def _state() -> dict[str, Any]:
-    parts: bootstrap.Parts | None = getattr(app.state, "parts", None)
+    parts: Parts | None = getattr(app.state, "parts", None)
     return {} if parts is None else {**parts.release_state(), "degraded": parts.degraded()}
 
 
@@ -47,7 +48,7 @@ def _state() -> dict[str, Any]:
 class NextclickService:
     """Ranked lists for shop sessions."""
 
-    @bentoml.on_startup
+    @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def start(self) -> None:
         settings = Settings.from_environment()
         logs.configure(settings.log_level)
@@ -56,7 +57,7 @@ class NextclickService:
         self._following = asyncio.create_task(self._parts.follower.follow())
         calm_collector()
 
-    @bentoml.on_shutdown
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def stop(self) -> None:
         self._following.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -64,4 +65,4 @@ class NextclickService:
         await self._parts.close()
 
 
-NextclickService.add_asgi_middleware(Probes, state=_state)
+NextclickService.add_asgi_middleware(Probes, state=_state)  # type: ignore[attr-defined]
