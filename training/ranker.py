@@ -19,6 +19,8 @@ LATER = 0.2
 MAX_TREES = 300
 PATIENCE = 25
 """Trees without a better NDCG@20 after which the search for their number ends."""
+FEW_ROWS = 50_000
+"""Below this, threads wait for one another longer than they work."""
 MIN_QUERIES = 50
 """Fewer queries than this teach no order worth serving."""
 
@@ -49,7 +51,7 @@ def parameters(rows: int, seed: int) -> dict[str, Any]:
         "lambda_l2": 5.0,
         "max_bin": 63,
         "zero_as_missing": False,  # treelite reads it another way
-        "num_threads": 2,
+        "num_threads": 1 if rows < FEW_ROWS else 2,
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,

@@ -149,7 +149,8 @@ def _indexes(
     settings: Settings, windows: Windows, steps: Steps
 ) -> tuple[Candidates, Candidates, Candidates]:
     """The index of each cut-off: to learn from, to test with, to serve."""
-    from candidate_service.index import CandidateIndex, build_for
+    from candidate_service.build import build_for
+    from candidate_service.index import CandidateIndex
 
     found = []
     with steps.step("build candidate indexes") as progress:
