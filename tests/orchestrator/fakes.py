@@ -126,7 +126,7 @@ class FakeRanker:
             return np.full(len(rows), self.answer, dtype=np.float32)
         session = np.nan_to_num(rows[:, RANKED.index("session_score")])
         price = np.nan_to_num(rows[:, RANKED.index("price")])
-        return np.asarray(session * 1000 + price, dtype=np.float32)
+        return np.asarray(session * 10_000 + price, dtype=np.float32)
 
     async def prepare(self, version: int, columns: int) -> None:
         if self.trouble.down:
