@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,12 +108,30 @@ def _log_model(booster: lightgbm.Booster) -> str:
 
 @contextmanager
 def _client(settings: Settings) -> Iterator[MlflowClient]:
-    """A client with time limits, for the address in the settings and no other."""
+    """A client with time limits, for the address in the settings and no other.
+
+    What MLflow warns of as it is imported and used (its own type hints, its own defaults) is for
+    its developers, not for our reader.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow.exceptions import MlflowException
+        from requests import RequestException
+
+        try:
+            yield _connect(settings)
+        except (MlflowException, RequestException) as error:
+            reason = str(error).splitlines()[0][:300]
+            raise ServiceError(
+                f"MLflow at {settings.mlflow}: {reason}; is it up? (./nextclick status,"
+                " ./nextclick up)"
+            ) from None
+
+
+def _connect(settings: Settings) -> MlflowClient:
     import mlflow
     from mlflow import environment_variables as variables
-    from mlflow.exceptions import MlflowException
     from mlflow.telemetry import set_telemetry_client
-    from requests import RequestException
 
     variables.MLFLOW_HTTP_REQUEST_TIMEOUT.set(TIMEOUT_SECONDS)
     variables.MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(RETRIES)
@@ -121,10 +140,4 @@ def _client(settings: Settings) -> Iterator[MlflowClient]:
     variables.MLFLOW_DISABLE_TELEMETRY.set(True)
     set_telemetry_client()  # takes back the one that the import made
     mlflow.set_tracking_uri(settings.mlflow)
-    try:
-        yield mlflow.MlflowClient(settings.mlflow)
-    except (MlflowException, RequestException) as error:
-        reason = str(error).splitlines()[0][:300]
-        raise ServiceError(
-            f"MLflow at {settings.mlflow}: {reason}; is it up? (./nextclick status, ./nextclick up)"
-        ) from None
+    return mlflow.MlflowClient(settings.mlflow)
