@@ -58,7 +58,8 @@ def write_stamp(folder: Path, locks: Sequence[Path]) -> None:
 
 def packages(lock: Path) -> int:
     """How many packages a lock names."""
-    return sum("==" in line and not line.startswith((" ", "#")) for line in lock.open())
+    lines = lock.read_text().splitlines()
+    return sum("==" in line and not line.startswith((" ", "#")) for line in lines)
 
 
 @contextlib.contextmanager

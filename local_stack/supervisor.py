@@ -132,6 +132,7 @@ class Keeper(threading.Thread):
             if deadline.expired():
                 raise ServiceError(f"not ready after {self.service.start_seconds:g} s: {problem}")
             self._pause_alive(START_PROBE_SECONDS)
+        self._check_alive()  # else someone else answered
         self._note(ready=True, error="", since=now())
         self.was_ready.set()
         say(f"{self.name}: ready, pid {self.state.pid}")
@@ -182,10 +183,13 @@ class Keeper(threading.Thread):
         """Wait; raise as soon as the process is dead or someone asks."""
         deadline = Deadline(seconds)
         while not deadline.expired():
-            code = None if self._process is None else self._process.poll()
-            if code is not None:
-                raise ServiceError(death(code))
+            self._check_alive()
             self._pause(min(TICK_SECONDS, deadline.remaining()))
+
+    def _check_alive(self) -> None:
+        code = None if self._process is None else self._process.poll()
+        if code is not None:
+            raise ServiceError(death(code))
 
     def _end(self, error: str, failures: int = 0) -> None:
         """Leave no process of this service behind."""

@@ -162,7 +162,8 @@ def _run_ivy(folder: Path, java_home: Path) -> None:
 
 def check_hashes(folder: Path, sums: Path) -> None:
     """Leave exactly the files that `sums` lists; ServiceError names those missing or different."""
-    expected = {name: digest for digest, name in (line.split() for line in sums.open())}
+    lines = [line.split() for line in sums.read_text().splitlines()]
+    expected = {name: digest for digest, name in lines}
     for name, digest in expected.items():
         path = folder / name
         if not path.exists():
