@@ -13,6 +13,7 @@ from contracts.features import BY_NAME, Group
 from contracts.release import Release
 from contracts.settings import Settings
 from contracts.tables import Lake
+from monitoring.lake import lake_dataset
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,8 +76,8 @@ def read_served(settings: Settings, release: Release, since: datetime | None = N
     columns = [*release.features, SCORE]
     kinds = {"request_id": "string", "item_id": "string", "release": "string", "time": "int64"}
     fields = {**dict.fromkeys(columns, "double"), **kinds}
-    dataset = _served_dataset(
-        settings, pa.schema([(n, pa.type_for_alias(k)) for n, k in fields.items()])
+    dataset = lake_dataset(
+        settings, Lake.served, pa.schema([(n, pa.type_for_alias(k)) for n, k in fields.items()])
     )
     present = {name for file in dataset.get_fragments() for name in file.physical_schema.names}
     start = 0 if since is None else int(since.timestamp() * 1000)
@@ -98,20 +99,6 @@ _COUNTS = "select count(*), count(distinct request_id), min(time), max(time) fro
 _SAMPLE = (
     "select * from served order by hash(request_id || item_id || ?), request_id, item_id limit ?"
 )
-
-
-def _served_dataset(settings: Settings, schema: object):  # type: ignore[no-untyped-def]  # pyarrow has no types
-    import pyarrow.dataset as ds
-    from pyarrow import fs
-
-    address = f"{settings.lake}/{Lake.served}"
-    if "://" in address:
-        system, path = fs.FileSystem.from_uri(address.replace("s3a://", "s3://", 1))
-    else:
-        system, path = fs.LocalFileSystem(), address
-    found = system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
-    files = sorted(file.path for file in found if file.path.endswith(".parquet"))
-    return ds.dataset(files, schema=schema, format="parquet", filesystem=system)
 
 
 def _different_visits(frame: pd.DataFrame, features: Sequence[str]) -> int:

@@ -1,0 +1,9 @@
+"""Benchmarks against a running stack: `python -m benchmarks NAME`.
+
+A benchmark is a module here with a click command `COMMAND`, named in `NAMES`.
+"""
+
+NAMES = {
+    "serve": "Latency and CPU of POST /v1/recommend under an open-loop load.",
+}
+"""Name of each benchmark (and of its module) and what it measures."""
