@@ -32,9 +32,11 @@ def connect(settings: Settings, seconds: float = SECONDS) -> SyncClient:
 
 
 def connect_async(settings: Settings, seconds: float = SECONDS) -> AsyncClient:
-    """The same for asyncio. Reads set a tighter limit of their own."""
+    """The same for asyncio; `seconds` is the limit of connecting. Reads have one of their own, and
+    a limit on each of 200 replies would cost more than the replies."""
     config = online_config(settings)
     nodes, options = parse(config.connection, seconds)
+    options["socket_timeout"] = None
     if config.cluster:
         startup = [redis.asyncio.cluster.ClusterNode(host, port) for host, port in nodes]
         return redis.asyncio.cluster.RedisCluster(startup_nodes=startup, **options)

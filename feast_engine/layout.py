@@ -14,6 +14,8 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, pairwise
+from operator import index
 from typing import Any
 
 import mmh3
@@ -39,6 +41,8 @@ _TAGS = {
 _NAN = b"\x35" + struct.pack("<f", float("nan"))
 _VARINT_BYTES = 10
 _MASK = (1 << 64) - 1
+_SMALL = tuple(bytes([number]) for number in range(0x80))
+_SHIFTS = np.arange(0, 7 * _VARINT_BYTES, 7, dtype=np.uint64)
 
 
 @dataclass(frozen=True)
@@ -92,9 +96,11 @@ def encode_column(dtype: DType, values: Sequence[Any]) -> list[bytes]:
     try:
         if dtype is DType.float32:
             return _encode_floats(values)
+        if dtype is DType.list_int64:
+            return _encode_int64_lists(values)
         encode = _ENCODERS[dtype]
         return [b"" if value is None else encode(value) for value in values]
-    except (TypeError, ValueError, AttributeError, struct.error) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UsageError(f"expected values of {dtype}, got {shown(values)}: {error}") from None
 
 
@@ -115,10 +121,12 @@ def _encode_floats(values: Sequence[Any]) -> list[bytes]:
 
 
 def _varint(value: int) -> bytes:
-    rest = int(value)
-    if not -(1 << 63) <= rest < 1 << 63:
-        raise ValueError(f"{rest} does not fit into 64 bits")
-    rest &= _MASK
+    number = index(value)
+    if 0 <= number < len(_SMALL):
+        return _SMALL[number]
+    if not -(1 << 63) <= number < 1 << 63:
+        raise ValueError(f"{number} does not fit into 64 bits")
+    rest = number & _MASK
     out = bytearray()
     while rest > 0x7F:
         out.append(rest & 0x7F | 0x80)
@@ -135,9 +143,24 @@ def _encode_text(value: str) -> bytes:
     return _sized(b"\x12", value.encode())
 
 
-def _encode_int64s(values: Sequence[int]) -> bytes:
-    packed = b"".join(map(_varint, values))
-    return _sized(b"\x72", _sized(b"\x0a", packed) if packed else b"")
+def _encode_int64_lists(lists: Sequence[Sequence[int] | None]) -> list[bytes]:
+    """All numbers of all lists become varints at once; each list takes its part of the bytes."""
+    sizes = [len(each) if each is not None else 0 for each in lists]
+    numbers = chain.from_iterable(each for each in lists if each is not None)
+    flat = np.fromiter(map(index, numbers), np.int64, sum(sizes))
+    digits = (flat.view(np.uint64)[:, None] >> _SHIFTS).astype(np.uint8) & 0x7F
+    used = _VARINT_BYTES - (digits[:, ::-1] != 0).argmax(axis=1)
+    used[~digits.any(axis=1)] = 1
+    place = np.arange(_VARINT_BYTES)
+    digits |= np.where(place < used[:, None] - 1, 0x80, 0).astype(np.uint8)
+    raw = digits[place < used[:, None]].tobytes()
+    number_ends = np.concatenate([[0], np.cumsum(used)])
+    ends = number_ends[np.concatenate([[0], np.cumsum(sizes)]).astype(np.intp)].tolist()
+    bodies = [raw[start:end] for start, end in pairwise(ends)]
+    return [
+        b"" if each is None else _sized(b"\x72", _sized(b"\x0a", body) if body else b"")
+        for each, body in zip(lists, bodies, strict=True)
+    ]
 
 
 def _encode_texts(values: Sequence[str]) -> bytes:
@@ -147,7 +170,6 @@ def _encode_texts(values: Sequence[str]) -> bytes:
 _ENCODERS: dict[DType, Any] = {
     DType.int64: lambda value: b"\x20" + _varint(value),
     DType.string: _encode_text,
-    DType.list_int64: _encode_int64s,
     DType.list_string: _encode_texts,
 }
 
@@ -199,8 +221,7 @@ def _decode_int64s(cells: Sequence[Cell]) -> Column:
     table = np.frombuffer(raw, dtype=np.uint8).reshape(len(cells), width)
     _check_tags(table, DType.int64)
     digits = (table[:, 1:] & 0x7F).astype(np.uint64)
-    shifts = np.arange(0, 7 * _VARINT_BYTES, 7, dtype=np.uint64)
-    values: Column = (digits << shifts).sum(axis=1, dtype=np.uint64).view(np.int64)
+    values: Column = (digits << _SHIFTS).sum(axis=1, dtype=np.uint64).view(np.int64)
     return values
 
 

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,7 @@ from feast_engine.layout import (
     decode_timestamps,
     layout_of,
 )
+from feast_engine.roundtrip import Command, exchange, exchange_async
 
 
 class Status(IntEnum):
@@ -107,7 +108,14 @@ class _Plan:
         command.fields.extend([layout.timestamp, *(layout.fields[name] for name in names)])
         return part
 
-    def rows(self, replies: list[list[Cell]], moment_ms: int) -> list[ViewRows]:
+    def payload(self) -> list[Command]:
+        return [
+            Command(b"HMGET", key, command.fields)
+            for command in self.commands
+            for key in command.keys
+        ]
+
+    def rows(self, replies: list[list[Cell]], moment_ms: int | None) -> list[ViewRows]:
         """replies: of all keys of all commands, in order."""
         tables, start = [], 0
         for command in self.commands:
@@ -129,7 +137,7 @@ def _transposed(rows: list[list[Cell]], command: _Command) -> list[Sequence[Cell
     return list(zip(*rows, strict=True)) if rows else [()] * len(command.fields)
 
 
-def _decode(part: _Part, table: list[Sequence[Cell]], moment_ms: int) -> ViewRows:
+def _decode(part: _Part, table: list[Sequence[Cell]], moment_ms: int | None) -> ViewRows:
     status = _status(table[part.start], part.layout.view.max_age, moment_ms)
     columns: dict[str, Column] = {}
     hidden = (status != Status.PRESENT).tolist() if (status == Status.TOO_OLD).any() else None
@@ -142,11 +150,11 @@ def _decode(part: _Part, table: list[Sequence[Cell]], moment_ms: int) -> ViewRow
 
 
 def _status(
-    cells: Sequence[Cell], max_age: timedelta | None, moment_ms: int
+    cells: Sequence[Cell], max_age: timedelta | None, moment_ms: int | None
 ) -> npt.NDArray[np.int8]:
     missing = np.array([cell is None for cell in cells], dtype=bool)
     status = np.where(missing, Status.MISSING, Status.PRESENT).astype(np.int8)
-    if max_age is not None:
+    if max_age is not None and moment_ms is not None:
         age = moment_ms - decode_timestamps(cells)
         status[~missing & (age > max_age // timedelta(milliseconds=1))] = Status.TOO_OLD
     return status
@@ -160,9 +168,9 @@ class OnlineReader:
         self._client = client
 
     async def read(
-        self, requests: Sequence[ReadRequest], moment_ms: int, seconds: float = SECONDS
+        self, requests: Sequence[ReadRequest], moment_ms: int | None, seconds: float = SECONDS
     ) -> list[ViewRows]:
-        """The rows of each request as of `moment_ms`, in one round trip.
+        """The rows of each request as of `moment_ms` (None: of whatever age), in one round trip.
 
         A value whose event time lies more than the view's maximum age before the moment is
         missing (TOO_OLD); one from after the moment counts. ServiceError when Redis does not
@@ -171,18 +179,10 @@ class OnlineReader:
         plan = _Plan(self._config.project, requests)
         try:
             async with asyncio.timeout(seconds):
-                replies = await self._fetch(plan.commands)
+                replies = await exchange_async(self._client, plan.payload())
         except (redis.RedisError, OSError, TimeoutError) as error:
             raise unreachable(self._config, error) from error
         return plan.rows(replies, moment_ms)
-
-    async def _fetch(self, commands: Sequence[_Command]) -> list[list[Cell]]:
-        pipeline = self._client.pipeline(transaction=False)
-        async with pipeline:
-            for command in commands:
-                for key in command.keys:
-                    pipeline.execute_command("HMGET", key, *command.fields)
-            return cast(list[list[Cell]], await pipeline.execute())
 
 
 class SyncReader:
@@ -192,15 +192,11 @@ class SyncReader:
         self._config = online_config(settings)
         self._client = client
 
-    def read(self, requests: Sequence[ReadRequest], moment_ms: int) -> list[ViewRows]:
+    def read(self, requests: Sequence[ReadRequest], moment_ms: int | None) -> list[ViewRows]:
         """See `OnlineReader.read`."""
         plan = _Plan(self._config.project, requests)
         try:
-            with self._client.pipeline(transaction=False) as pipeline:
-                for command in plan.commands:
-                    for key in command.keys:
-                        pipeline.execute_command("HMGET", key, *command.fields)
-                replies = pipeline.execute()
+            replies = exchange(self._client, plan.payload())
         except (redis.RedisError, OSError) as error:
             raise unreachable(self._config, error) from error
         return plan.rows(replies, moment_ms)

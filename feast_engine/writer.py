@@ -15,6 +15,7 @@ from contracts.settings import Settings
 from feast_engine.config import online_config
 from feast_engine.connection import SyncClient, unreachable
 from feast_engine.layout import ViewLayout, encode_column, encode_timestamp, layout_of
+from feast_engine.roundtrip import Command, exchange
 
 KEPT = timedelta(days=1)
 """How long a hash all of whose values age outlives its last write. Long enough that an outage of
@@ -74,13 +75,9 @@ class OnlineWriter:
             if (life := self._life(layout.view)) is not None
             for key in write.keys
         }
+        commands += [Command(b"EXPIRE", key, [b"%d" % life]) for key, life in lives.items()]
         try:
-            with self._client.pipeline(transaction=False) as pipeline:
-                for command in commands:
-                    pipeline.execute_command(*command)
-                for key, life in lives.items():
-                    pipeline.execute_command("EXPIRE", key, life)
-                pipeline.execute()
+            exchange(self._client, commands)
         except (redis.RedisError, OSError) as error:
             raise unreachable(self._config, error) from error
 
@@ -95,7 +92,7 @@ class OnlineWriter:
         return kept if seconds is None else min(kept, seconds)
 
 
-def _commands(write: ViewWrite, layout: ViewLayout) -> list[tuple[Any, ...]]:
+def _commands(write: ViewWrite, layout: ViewLayout) -> list[Command]:
     """An HSET for each row."""
     _check(write, layout)
     names = list(layout.fields)
@@ -103,7 +100,7 @@ def _commands(write: ViewWrite, layout: ViewLayout) -> list[tuple[Any, ...]]:
     fields = [layout.timestamp, *(layout.fields[name] for name in names)]
     times = [encode_timestamp(time) for time in write.event_times_ms]
     return [
-        ("HSET", layout.key(key), *_alternating(fields, cells))
+        Command(b"HSET", layout.key(key), _alternating(fields, cells))
         for key, *cells in zip(write.keys, times, *columns, strict=True)
     ]
 

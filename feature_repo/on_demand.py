@@ -33,6 +33,10 @@ candidate = RequestSource(
     owner="nextclick",
 )
 
+for _source in (asked, candidate):
+    # the times of this import: with them, `feast plan` would show a change at every run
+    _source.created_timestamp = _source.last_updated_timestamp = None
+
 
 @on_demand_feature_view(  # type: ignore[untyped-decorator]
     name="moment",
