@@ -61,10 +61,12 @@ class LocalCandidates:
 class RemoteCandidates:
     """A candidate service at `url`. `aclose()` ends its connections."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, http: httpx.AsyncClient | None = None) -> None:
         self._url = f"{url.rstrip('/')}/candidates"
-        limits = httpx.Limits(max_connections=MOST_CONNECTIONS)
-        self._http = httpx.AsyncClient(limits=limits, trust_env=False)
+        # trust_env: no proxy of the environment may come between two services
+        self._http = http or httpx.AsyncClient(
+            limits=httpx.Limits(max_connections=MOST_CONNECTIONS), trust_env=False
+        )
         self._version = ""
 
     @property

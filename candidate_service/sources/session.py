@@ -18,7 +18,7 @@ class Session(Source):
     """score = decay ^ steps since the item was visited last."""
 
     name = "session"
-    defaults: ClassVar[Parameters] = {"weight": 1.0, "quota": 0.1, "decay": 0.8}
+    defaults: ClassVar[Parameters] = {"weight": 2.0, "quota": 0.1, "decay": 0.8}
 
     @classmethod
     def build(cls, history: History, parameters: Parameters) -> dict[str, npt.NDArray[Any]]:  # noqa: ARG003  # nothing to remember
