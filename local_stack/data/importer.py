@@ -164,7 +164,7 @@ class _Table:
         """Rows, and the newest time (milliseconds) that lies not in the future."""
         ms = milliseconds(columns["time"])
         sql = f"SELECT count(*), max(ms) FILTER (ms BETWEEN 0 AND {self._latest}) FROM (SELECT {ms} AS ms FROM {self._source})"  # noqa: S608
-        rows, newest = self._run(sql).fetchone()
+        rows, newest = self._run(sql).fetchall()[0]
         return rows, newest
 
     def batches(self, columns: dict[str, str]) -> Iterator[pa.RecordBatch]:

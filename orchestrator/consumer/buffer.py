@@ -75,7 +75,7 @@ class LakeBuffer:
             self._bytes += len(record.value)
             self.rows += 1
             self._pending[TABLE_OF[type(parsed.message)]].append((parsed, received_ms))
-        for table, pending in self._pending.items():
+        for table, pending in list(self._pending.items()):
             if len(pending) >= CHUNK_ROWS:
                 self._compact(table)
 

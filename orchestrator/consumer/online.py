@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import redis
+
 from contracts.features import of_view
-from contracts.session import SessionState, session_features, visit
+from contracts.session import SessionEvent, SessionState, session_features, visit
+from contracts.settings import Settings
+from feast_engine.config import online_config
+from feast_engine.connection import SyncClient, connect, unreachable
+from feast_engine.reader import ReadRequest, SyncReader
+from feast_engine.writer import OnlineWriter, ViewWrite
 
 VIEWS = ("session", "context")
 Columns = dict[str, list[Any]]
+_STATE = tuple(f"event_{name}" for name in SessionEvent._fields)
 
 
 def rows(states: Mapping[str, SessionState]) -> tuple[list[str], list[int], dict[str, Columns]]:
@@ -31,13 +39,38 @@ def rows(states: Mapping[str, SessionState]) -> tuple[list[str], list[int], dict
     return sessions, times, columns
 
 
-def states_of(columns: Mapping[str, Sequence[Any]], count: int) -> list[SessionState]:
-    """States from the `event_*` columns of the view `session`; a missing row is an empty state."""
-    names = [name for name in columns if name.startswith("event_")]
-    return [_state({name: columns[name][row] for name in names}) for row in range(count)]
+class FeastStates:
+    """Implements `ports.States` through the feature engine. Connects when it is first used."""
 
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: SyncClient | None = None
 
-def _state(lists: dict[str, Any]) -> SessionState:
-    if any(values is None for values in lists.values()):
-        return SessionState()
-    return SessionState.from_columns(lists)
+    def read(self, sessions: Sequence[str]) -> list[SessionState]:
+        reader = SyncReader(self._settings, self._connected())
+        # as of 1970 nothing is too old: the state holds former visits too
+        [found] = reader.read([ReadRequest("session", sessions, _STATE)], moment_ms=0)
+        return [
+            SessionState.from_columns({name: found.columns[name][row] for name in _STATE})
+            for row in range(len(sessions))
+        ]
+
+    def write(self, states: Mapping[str, SessionState]) -> None:
+        sessions, times, columns = rows(states)
+        writer = OnlineWriter(self._settings, self._connected())
+        writer.write_many([ViewWrite(view, sessions, times, columns[view]) for view in VIEWS])
+
+    def ping(self) -> None:
+        config = online_config(self._settings)
+        try:
+            self._connected().ping()
+        except (redis.RedisError, OSError) as error:
+            raise unreachable(config, error) from error
+
+    def _connected(self) -> SyncClient:
+        if self._client is None:
+            try:
+                self._client = connect(self._settings)
+            except (redis.RedisError, OSError) as error:  # a cluster is asked for its layout
+                raise unreachable(online_config(self._settings), error) from error
+        return self._client
