@@ -1,0 +1,138 @@
+"""Daily counts of items, and windows over them that end with a day: what item features read.
+
+A row (item, day) holds what was known at the end of that day, UTC. Items have a row for each day
+on which some window can hold something, and for the day on which the longest falls to zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F  # noqa: N812  # Spark's own documentation's name
+
+from contracts.errors import UsageError
+from contracts.events import CLICK_TYPES, EventType
+
+DAY_MS = timedelta(days=1) // timedelta(milliseconds=1)
+MEASURES = ("views", "list_views", "carts", "purchases", "impressions")
+"""What is counted of an item: views and clicks; those of them that came from a list that was
+served (they bear its request id); times put into a cart; times bought; times shown in a list."""
+
+
+class ItemDays:
+    """What an item feature can ask for. It gives columns, and notes what they have to be made from.
+
+    Counts are 0 where nothing happened; times are null where nothing ever did.
+    """
+
+    def __init__(self) -> None:
+        self.longest = 1
+        self.columns: dict[str, Column] = {}
+
+    def total(self, measure: str, days: int) -> Column:
+        """How often, in the `days` days (1 or more) that end with the row's day."""
+        _check(measure)
+        if days < 1:
+            raise UsageError(f"a window of {days!r} days: expected 1 or more")
+        self.longest = max(self.longest, days)
+        # the difference of two running sums: each row costs the same however long the window
+        return self._column(f"{measure}_{days}", _running(measure) - _running(measure, days))
+
+    def days_since_last(self, measure: str) -> Column:
+        """Days, with fractions, from the last time to the end of the row's day."""
+        _check(measure)
+        last = self._column(f"{measure}_last", F.max(f"last_{measure}").over(_up_to()))
+        return (F.col("end") - last) / DAY_MS
+
+    def days_since_first(self, measure: str) -> Column:
+        """Days, with fractions, from the first time ever to the end of the row's day."""
+        _check(measure)
+        first = self._column(f"{measure}_first", F.min(f"first_{measure}").over(_up_to()))
+        return (F.col("end") - first) / DAY_MS
+
+    def _column(self, name: str, column: Column) -> Column:
+        self.columns[f"_{name}"] = column
+        return F.col(f"_{name}")
+
+
+def _check(measure: str) -> None:
+    if measure not in MEASURES:
+        raise UsageError(f"{measure!r} is not counted of items; counted are {', '.join(MEASURES)}")
+
+
+def _up_to(days_ago: int = 0) -> Window:
+    in_order = Window.partitionBy("item_id").orderBy("day")
+    return in_order.rangeBetween(Window.unboundedPreceding, -days_ago)
+
+
+def _running(measure: str, days_ago: int = 0) -> Column:
+    return F.coalesce(F.sum(measure).over(_up_to(days_ago)), F.lit(0))
+
+
+def count_days(events_clean: DataFrame, impressions: DataFrame, now: int) -> DataFrame:
+    """(item_id, day since 1970, each of `MEASURES`, its first_ and last_ time) where any is not 0.
+
+    `impressions`: the lake's table; an answer that stands there twice counts once. Only what lies
+    before `now` (milliseconds) counts.
+    """
+    facts = _of_events(events_clean).unionByName(_of_impressions(impressions))
+    facts = facts.where(F.col("time").between(0, now - 1))
+    day = F.floor(F.col("time") / DAY_MS).cast("long").alias("day")
+    sums = [F.sum(F.col(measure).cast("long")).alias(measure) for measure in MEASURES]
+    first = [F.min(_time_of(measure)).alias(f"first_{measure}") for measure in MEASURES]
+    last = [F.max(_time_of(measure)).alias(f"last_{measure}") for measure in MEASURES]
+    return facts.groupBy("item_id", day).agg(*sums, *first, *last)
+
+
+def _time_of(measure: str) -> Column:
+    return F.when(F.col(measure), F.col("time"))
+
+
+def _of_events(events: DataFrame) -> DataFrame:
+    viewed = F.col("type").isin([int(kind) for kind in CLICK_TYPES])
+    return _facts(
+        events.where(F.length("item_id") > 0),
+        {
+            "views": viewed,
+            "list_views": viewed & F.col("request_id").isNotNull(),
+            "carts": F.col("type") == int(EventType.add_to_cart),
+            "purchases": F.col("type") == int(EventType.checkout),
+        },
+    )
+
+
+def _of_impressions(impressions: DataFrame) -> DataFrame:
+    answers = impressions.dropDuplicates(["request_id"])
+    shown = answers.select("time", F.explode("items").alias("item_id"))
+    return _facts(shown.where(F.length("item_id") > 0), {"impressions": F.lit(True)})
+
+
+def _facts(frame: DataFrame, holds: Mapping[str, Column]) -> DataFrame:
+    """(item_id, time, a truth for each measure), where at least one is true."""
+    columns = [holds.get(measure, F.lit(False)).alias(measure) for measure in MEASURES]
+    facts = frame.select("item_id", "time", *columns)
+    return facts.where(F.greatest(*MEASURES))
+
+
+def windows(counts: DataFrame, days: ItemDays, now: int) -> DataFrame:
+    """(item_id, day, end in milliseconds, `days.columns`), for each day on which `days.longest`
+    days can hold something and the next. The day of `now` ends at `now`."""
+    end = F.least((F.col("day") + 1) * DAY_MS, F.lit(now)).alias("end")
+    rows = _spread(counts, days.longest, (now - 1) // DAY_MS)
+    named = [column.alias(name) for name, column in days.columns.items()]
+    return rows.select("item_id", "day", end, *named)
+
+
+def _spread(counts: DataFrame, longest: int, last_day: int) -> DataFrame:
+    """Fills up to `longest` days after each counted day with rows of nothing, never past `last_day`."""
+    following = F.lead("day").over(Window.partitionBy("item_id").orderBy("day")) - 1
+    # least() passes over null: the last counted day has no following one
+    until = F.least("_until", F.col("day") + longest, F.lit(last_day))
+    days = counts.withColumn("_until", following).withColumn(
+        "_days", F.explode(F.sequence(F.lit(0), until - F.col("day")))
+    )
+    counted = F.col("_days") == 0
+    sums = {name: F.when(counted, F.col(name)).otherwise(0) for name in MEASURES}
+    return days.withColumns({**sums, "day": F.col("day") + F.col("_days")})

@@ -1,0 +1,221 @@
+"""The jobs by name, in the order in which they run, and one run of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from py4j.protocol import Py4JError  # type: ignore[import-untyped]
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812  # Spark's own documentation's name
+
+from contracts.errors import ServiceError, UsageError
+from contracts.settings import Settings
+from contracts.tables import Lake, Offline
+from contracts.windows import Windows
+from spark_jobs.catalogue import catalogue
+from spark_jobs.clean import clean, count_reasons, parsed
+from spark_jobs.item_features import item_activity
+from spark_jobs.queries import queries
+from spark_jobs.session import spark_session
+from spark_jobs.sessions import sessions
+from spark_jobs.tables import Staging, read_lake
+from spark_jobs.vectors import VectorOptions, item_vectors, visit_items
+
+Progress = Callable[[str, int, int], None]
+"""(step, steps done, steps in all)."""
+
+
+@dataclass
+class Run:
+    """What one run of the jobs knows and finds out."""
+
+    spark: SparkSession
+    settings: Settings
+    staging: Staging
+    now: int | None
+    rows: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
+    repeats: int = 0
+    _history: tuple[int, int] | None = None
+
+    def lake(self, table: Lake) -> DataFrame:
+        """A lake table, without what is not before `now`."""
+        frame = read_lake(self.spark, self.settings.lake, table)
+        return frame if self.now is None else frame.where(F.col("time") < self.now)
+
+    def write(self, table: Offline, frame: DataFrame, part: str = "", files: int = 1) -> None:
+        name = f"{table.value}/{part}".rstrip("/")
+        self.rows[name] = self.staging.write(table, frame, part, files)
+
+    def events(self) -> DataFrame:
+        return self.staging.read(Offline.events_clean)
+
+    @property
+    def history(self) -> tuple[int, int]:
+        """Times of the first and of the last event, milliseconds."""
+        if self._history is None:
+            first, last = self.events().agg(F.min("time"), F.max("time")).collect()[0]
+            self._history = first, last
+        return self._history
+
+    @property
+    def until(self) -> int:
+        """`now`, or where it was not given the moment after the last event."""
+        return self.history[1] + 1 if self.now is None else self.now
+
+
+def run_clean(run: Run) -> None:
+    events = parsed(run.lake(Lake.events)).persist()
+    reasons = count_reasons(events)
+    valid = reasons.pop(None, 0)
+    run.refused = {str(reason): count for reason, count in reasons.items()}
+    _require_events(run, valid)
+    run.write(Offline.events_clean, clean(events), files=4)
+    run.repeats = valid - run.rows[Offline.events_clean.value]
+    events.unpersist()
+
+
+def _require_events(run: Run, valid: int) -> None:
+    if not valid and not run.refused:
+        raise UsageError(
+            f"the event lake {run.settings.lake} holds no events{_before(run.now)}: bring some, "
+            "./nextclick data import FILE or ./nextclick data generate"
+        )
+    if not valid:
+        raise UsageError(
+            f"{run.settings.lake}/events holds no valid event{_before(run.now)}; rows refused by "
+            f"reason: {run.refused}"
+        )
+
+
+def _before(now: int | None) -> str:
+    return "" if now is None else f" before {now} (--now)"
+
+
+def run_sessions(run: Run) -> None:
+    run.write(Offline.session, sessions(run.events()), files=4)
+
+
+def run_catalogue(run: Run) -> None:
+    frame = catalogue(run.lake(Lake.products), run.lake(Lake.prices))
+    run.write(Offline.item_catalogue, frame)
+
+
+def run_activity(run: Run) -> None:
+    frame = item_activity(run.events(), run.lake(Lake.impressions), run.until)
+    run.write(Offline.item_activity, frame, files=4)
+
+
+def run_queries(run: Run) -> None:
+    run.write(Offline.queries, queries(run.events()))
+
+
+def run_vectors(run: Run) -> None:
+    visits = visit_items(run.events()).cache()
+    for cutoff in sorted(set(Windows.of(*run.history).cutoffs)):
+        vectors = item_vectors(visits, cutoff, VectorOptions())
+        run.write(Offline.item_vectors, vectors, f"cutoff={cutoff}")
+    visits.unpersist()
+
+
+JOBS: dict[str, Callable[[Run], None]] = {
+    "clean": run_clean,
+    "sessions": run_sessions,
+    "catalogue": run_catalogue,
+    "activity": run_activity,
+    "queries": run_queries,
+    "vectors": run_vectors,
+}
+
+
+class Steps:
+    """Reports the steps of a run and takes their times."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress, self._total = progress, total
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        self._progress(name, len(self.seconds), self._total)
+        begin = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - begin, 2)
+        if len(self.seconds) == self._total:
+            self._progress("done", self._total, self._total)
+
+
+def run_jobs(
+    settings: Settings, jobs: Sequence[str], now: int | None, progress: Progress
+) -> dict[str, Any]:
+    """Run the jobs in one Spark application, publish their tables together; the summary.
+
+    now: milliseconds; only what lies before counts, and the day under way ends there; None: all
+    of it, up to the last event. UsageError for an empty lake, ServiceError when Spark fails.
+    """
+    chosen = in_order(jobs)
+    steps = Steps(progress, len(chosen) + 2)
+    with steps.step("start Spark"):
+        spark = spark_session(settings)
+    try:
+        run = Run(spark, settings, Staging(spark, settings), now)
+        run.staging.recover()
+        _run_steps(run, chosen, steps)
+        return summary(run, steps.seconds)
+    except (PySparkException, Py4JError, OSError) as error:
+        raise ServiceError(f"Spark failed: {_first_words(error)}") from error
+    finally:
+        spark.stop()
+
+
+def in_order(jobs: Sequence[str]) -> list[str]:
+    """The jobs in the order in which they run; UsageError for a name that is none's."""
+    unknown = sorted(set(jobs) - set(JOBS))
+    if unknown or not jobs:
+        raise UsageError(
+            f"no job is called {', '.join(unknown) or ''!r}; there are {', '.join(JOBS)}"
+        )
+    return [job for job in JOBS if job in jobs]
+
+
+def _run_steps(run: Run, jobs: Sequence[str], steps: Steps) -> None:
+    try:
+        for job in jobs:
+            with steps.step(job):
+                JOBS[job](run)
+        with steps.step("publish"):
+            run.staging.publish()
+    except BaseException:
+        run.staging.discard()
+        raise
+
+
+def summary(run: Run, seconds: dict[str, float]) -> dict[str, Any]:
+    """What `--json` prints. Times in milliseconds since 1970, durations in seconds."""
+    first, last = run.history
+    windows = Windows.of(first, last)
+    return {
+        "rows": run.rows,
+        "refused": run.refused,
+        "repeats": run.repeats,
+        "first": first,
+        "last": last,
+        "now": run.until,
+        "windows": {**asdict(windows), "cutoffs": list(windows.cutoffs)},
+        "seconds": seconds,
+    }
+
+
+def _first_words(error: BaseException) -> str:
+    """Spark's texts run over pages of Java; a person needs the first line, and of a Python
+    worker's traceback the last."""
+    python = str(error).split("\nJVM stacktrace:")[0]
+    lines = [line.strip() for line in python.splitlines() if line.strip()]
+    return " ".join(dict.fromkeys([lines[0], lines[-1]]) if "Traceback" in python else lines[:2])[
+        :600
+    ]
