@@ -18,8 +18,9 @@ class CandidateSet:
     """Items without repeats, best first by the merge, as each source saw them.
 
     items: n item ids.
-    scores: float32 [n, len(SOURCES)], higher is better; nan where the source did not propose it.
-    ranks: float32 [n, len(SOURCES)], from 1; nan likewise.
+    scores: float32 [n, len(SOURCES)], higher is better, also of a source that did not propose it;
+        nan where the source cannot tell.
+    ranks: float32 [n, len(SOURCES)], from 1; nan where the source did not propose it.
     """
 
     items: tuple[str, ...]

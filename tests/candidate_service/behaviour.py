@@ -13,7 +13,7 @@ import pytest
 from contracts.candidates import SOURCES, CandidateSet
 from tests.candidate_service.shop import ODD_IDS, planted_rows
 
-KNOWN = {item for _, _, _, item in planted_rows()}
+KNOWN = {item for _, _, _, item in planted_rows() if item}
 Ask = Callable[[Sequence[str], int, Sequence[str]], CandidateSet]
 
 VISITS: dict[str, list[str]] = {

@@ -24,6 +24,7 @@ class _One:
     version = "v1"
 
     def candidates(self, items: Any, count: int, exclude: Any = ()) -> CandidateSet:
+        assert (items, count, exclude) == (["b"], 5, [])
         values = np.zeros((1, len(SOURCES)), np.float32)
         return CandidateSet(("a",), values, values)
 
