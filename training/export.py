@@ -71,12 +71,19 @@ def export(booster: lightgbm.Booster, models: Path, version: int) -> Path:
         written.chmod(0o755)
         booster.save_model(str(written / MODEL_TEXT))
         treelite.frontend.from_lightgbm(booster).serialize(str(written / CHECKPOINT))
-        config = Path(scratch) / CONFIG
-        config.write_text(config_text(booster.num_feature()))
-        config.replace(model / CONFIG)
+        _write_config(model / CONFIG, config_text(booster.num_feature()), Path(scratch))
         withdraw(models, version)
         written.replace(version_folder(models, version))
     return version_folder(models, version)
+
+
+def _write_config(path: Path, text: str, scratch: Path) -> None:
+    """In one step; left alone when it says the same, or Triton would reload every version."""
+    if path.is_file() and path.read_text() == text:
+        return
+    written = scratch / path.name
+    written.write_text(text)
+    written.replace(path)
 
 
 def withdraw(models: Path, version: int) -> None:

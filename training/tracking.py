@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -59,9 +60,9 @@ def track(
             for name, document in documents.items():
                 mlflow.log_dict(document, name)
             logged = _log_model(booster)
-        found = mlflow.register_model(logged, MODEL_NAME)
-        client.set_registered_model_alias(MODEL_NAME, CANDIDATE, found.version)
-        return Tracked(run.info.run_id, int(found.version))
+        tracked = Tracked(run.info.run_id, _register(client, run.info.run_id, logged))
+        client.set_registered_model_alias(MODEL_NAME, CANDIDATE, str(tracked.version))
+        return tracked
 
 
 def promote(settings: Settings, tracked: Tracked, parity: float) -> None:
@@ -88,7 +89,26 @@ def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     return found
 
 
-def _log_model(booster: lightgbm.Booster) -> str:
+def _register(client: MlflowClient, run: str, logged: Any) -> int:
+    """The new version of the registered model. (`mlflow.register_model` talks on stderr.)"""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(MODEL_NAME)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    found = client.create_model_version(
+        MODEL_NAME,
+        source=logged.model_uri,
+        run_id=run,
+        model_id=logged.model_id,
+        await_creation_for=TIMEOUT_SECONDS,
+    )
+    return int(found.version)
+
+
+def _log_model(booster: lightgbm.Booster) -> Any:
     """LightGBM's own text format, no pickle. Requirements are named: else MLflow would start a
     process and load the model only to find them out."""
     import lightgbm
@@ -97,13 +117,12 @@ def _log_model(booster: lightgbm.Booster) -> str:
     from mlflow.types import ColSpec, Schema
 
     inputs = Schema([ColSpec("float", name) for name in RANKED])
-    logged = mlflow.lightgbm.log_model(
+    return mlflow.lightgbm.log_model(
         booster,
         name=MODEL_NAME,
         signature=ModelSignature(inputs=inputs, outputs=Schema([ColSpec("double", "score")])),
         pip_requirements=[f"lightgbm=={lightgbm.__version__}"],
     )
-    return str(logged.model_uri)
 
 
 @contextmanager
@@ -138,6 +157,7 @@ def _connect(settings: Settings) -> MlflowClient:
     variables.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
     variables.MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.set(True)
     variables.MLFLOW_DISABLE_TELEMETRY.set(True)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     set_telemetry_client()  # takes back the one that the import made
     mlflow.set_tracking_uri(settings.mlflow)
     return mlflow.MlflowClient(settings.mlflow)

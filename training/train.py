@@ -26,6 +26,7 @@ from training import (
     parity,
     ranker,
     release,
+    rows_file,
     tracking,
 )
 from training.dataset import FeatureReader, Listed, Rows
@@ -106,8 +107,8 @@ def train(
         parity.require_triton(settings)
     windows = history.windows(settings)
     learning, testing, asked = _queries(settings, windows, queries, tested, seed)
-    past, recent, whole = _indexes(settings, windows, steps)
     read = _reader(settings)
+    past, recent, whole = _indexes(settings, windows, steps)
     learned = _learn(learning, past, settings.candidate_count, read, seed, steps)
     result = _test(settings, testing, asked, recent, windows, learned, read, steps)
     config = _configuration(settings, windows, learned, whole.version, queries, seed)
@@ -118,7 +119,7 @@ def train(
         }  # fmt: skip
         booster = learned.fitted.booster
         tracked = tracking.track(settings, booster, _parameters(config), figures, documents)
-        rows = _save_rows(settings, tracked.run, learned)
+        rows = rows_file.save(settings, tracked.run, learned.rows, learned.listed)
     gap = _export(settings, tracked, booster, result.served, steps)
     with steps.step("make the release"):
         made = release.make_release(
@@ -252,27 +253,6 @@ def _parameters(config: dict[str, Any]) -> dict[str, Any]:
     """What MLflow shows as parameters: single values, the ranker's own with their LightGBM names."""
     single = {name: value for name, value in config.items() if not isinstance(value, dict)}
     return {**single, **config["ranker"], **config["windows"]}
-
-
-def _save_rows(settings: Settings, run: str, learned: Learned) -> Path:
-    """`<home>/training/<run>/rows.parquet`: what the ranker learned from, for a person to look at."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    rows = learned.rows
-    asked = [learned.listed[place].query for place in rows.query]
-    columns: dict[str, Any] = {
-        "query": rows.query,
-        "session_id": [query.session_id for query in asked],
-        "moment": [query.moment for query in asked],
-        "item_id": rows.items,
-        "label": rows.label,
-    }
-    columns |= {name: rows.features[:, place] for place, name in enumerate(RANKED)}
-    path = settings.home / "training" / run / "rows.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), path)
-    return path
 
 
 def _export(
