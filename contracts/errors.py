@@ -44,9 +44,10 @@ class InvalidEvent(NextclickError):
     """
 
     def __init__(self, reason: str, field: str, got: object, expected: str) -> None:
-        self.reason, self.field, self.expected = reason, field, expected
+        self.reason, self.expected = reason, expected
+        self.field = field[:SHOWN]  # an unknown field may be named anything
         self.got = shown(got)
-        where = f"field {field!r}: " if field else ""
+        where = f"field {self.field!r}: " if field else ""
         super().__init__(f"{where}got {self.got}, expected {expected}")
 
     def as_dict(self) -> dict[str, str]:

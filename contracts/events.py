@@ -394,6 +394,8 @@ def _fields(raw: Mapping[str, Any] | bytes) -> Mapping[str, Any]:
 
 def _invalid(error: ValidationError, fields: Mapping[str, Any]) -> InvalidEvent:
     first = error.errors(include_url=False)[0]
+    if not first["loc"] and first["type"] != "value_error":  # a field's name is no Unicode
+        return InvalidEvent(Reason.unknown_field, "", list(fields), "fields named in Unicode")
     field = str(first["loc"][0]) if first["loc"] else "item_id"
     value = fields.get(field)
     expected = _EXPECTED.get(field, first["msg"])

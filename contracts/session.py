@@ -9,7 +9,7 @@ orchestrator all call the functions below.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
@@ -57,7 +57,7 @@ class SessionState:
         }
 
     @classmethod
-    def from_columns(cls, columns: dict[str, Sequence[Any]]) -> SessionState:
+    def from_columns(cls, columns: Mapping[str, Sequence[Any]]) -> SessionState:
         """Inverse of `columns`; ValueError when the lists differ in length."""
         lists = [columns[f"event_{name}"] for name in SessionEvent._fields]
         return cls(tuple(SessionEvent(*row) for row in zip(*lists, strict=True)))

@@ -237,6 +237,8 @@ def _text(value: object) -> str:
 
 
 def _unknown(variable: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(variable, known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    # without the prefix, which would make any two variables alike
+    names = [name.removeprefix(PREFIX) for name in known]
+    near = difflib.get_close_matches(variable.removeprefix(PREFIX), names, n=1)
+    hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
     return f"{variable} is no setting{hint} (docs/settings.md lists them all)"

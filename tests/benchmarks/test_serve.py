@@ -88,8 +88,8 @@ def test_the_result_says_what_was_asked_reached_and_spent(settings: Settings) ->
         assert row["errors"] == {}
         assert row["rate_reached"] == pytest.approx(row["rate_asked"], rel=0.2)
         assert row["degraded_share"] == recommend
-        # the server burns 10 ms of processor time for a recommendation
-        assert (row["cpu_ms_per_answer"]["api"] >= 10) == recommend
+        # the server burns 10 ms of processor time for a recommendation; the kernel counts in tens
+        assert (row["cpu_ms_per_answer"]["api"] >= 7) == recommend
         assert row["cpu_ms_per_answer"][cpu.GENERATOR] > 0
         latency = row["latency_ms"]
         assert latency["p50"] <= latency["p90"] <= latency["p99"] <= latency["max"]

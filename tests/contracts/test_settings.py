@@ -1,0 +1,115 @@
+"""Settings, the deadline and the windows of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.deadline import Deadline
+from contracts.errors import InvalidEvent, UsageError, shown
+from contracts.settings import PREFIX, Settings
+from contracts.windows import WEEK_MS, Windows
+
+SECRET = {"REDIS_PASSWORD": "sesame"}
+
+
+def read(**variables: str) -> Settings:
+    return Settings.from_environment({PREFIX + name: value for name, value in variables.items()})
+
+
+def test_the_environment_of_settings_makes_the_same_settings() -> None:
+    for settings in (
+        read(),
+        read(HOME="/x", API_PORT="14000", LAKE="s3a://b/l", **SECRET),
+    ):
+        assert Settings.from_environment(settings.environment()) == settings
+
+
+def test_defaults_follow_from_other_settings() -> None:
+    settings = read(HOME="/x", REDIS_PORT="7000", MLFLOW_PORT="7001")
+    assert settings.lake == "/x/lake"
+    assert settings.releases == Path("/x/releases")
+    assert settings.redis == "127.0.0.1:7000"
+    assert settings.mlflow == "http://127.0.0.1:7001"
+    assert read(HOME="/x", LAKE="/y", REDIS="elsewhere:1").redis == "elsewhere:1"
+    assert read(HOME="relative").home.is_absolute()
+
+
+def test_an_empty_variable_is_an_unset_one() -> None:
+    assert read(LAKE="", API_PORT="") == read()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("API_PROT", "1", "NEXTCLICK_API_PROT is no setting; did you mean NEXTCLICK_API_PORT?"),
+        ("XYZZY_PLUGH", "1", r"NEXTCLICK_XYZZY_PLUGH is no setting \(docs"),
+        ("API_PORT", "many", "NEXTCLICK_API_PORT: got 'many'"),
+        ("API_PORT", "0", "NEXTCLICK_API_PORT: got '0'.*greater than or equal to 1"),
+        ("REDIS_TYPE", "cluster", "NEXTCLICK_REDIS_TYPE: got 'cluster'"),
+        ("DRIFT_PSI", "-1", "NEXTCLICK_DRIFT_PSI: got '-1'"),
+    ],
+)
+def test_a_wrong_variable_is_named(name: str, value: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        read(**{name: value})
+
+
+def test_other_variables_are_none_of_ours() -> None:
+    assert Settings.from_environment({"PATH": "/bin", "nextclick_api_port": "1"}) == read()
+
+
+def test_a_password_is_not_shown() -> None:
+    assert "sesame" not in repr(read(**SECRET))
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_deadline_runs_out_and_stays_out() -> None:
+    clock = Clock()
+    deadline = Deadline(2.0, clock)
+    assert deadline.remaining() == 2.0
+    assert deadline.remaining(at_most=0.5) == 0.5
+    clock.now = 101.75
+    assert deadline.remaining(at_most=0.5) == 0.25
+    assert not deadline.expired()
+    clock.now = 105.0
+    assert deadline.remaining() == deadline.remaining(at_most=1.0) == 0.0
+    assert deadline.expired()
+
+
+times = st.integers(0, 2 * 10**12)
+
+
+@given(times, st.integers(0, 400 * 24 * 3600 * 1000))
+def test_windows_cover_the_end_of_the_history(first: int, length: int) -> None:
+    last = first + length
+    windows = Windows.of(first, last)
+    assert first <= windows.label_start <= windows.test_start <= windows.end == last + 1
+    assert windows.end - windows.test_start == windows.test_start - windows.label_start
+    assert windows.cutoffs == (windows.label_start, windows.test_start, windows.end)
+    # at least half of the history makes the candidates that are learned from
+    assert (windows.label_start - first) * 2 >= length
+
+
+def test_a_long_history_has_windows_of_a_week() -> None:
+    windows = Windows.of(0, 10 * WEEK_MS - 1)
+    assert windows == Windows(8 * WEEK_MS, 9 * WEEK_MS, 10 * WEEK_MS)
+    assert Windows.of(0, 2 * WEEK_MS - 1) == Windows(WEEK_MS, 3 * WEEK_MS // 2, 2 * WEEK_MS)
+
+
+@given(st.recursive(st.none() | st.integers() | st.text() | st.binary(), st.lists))
+def test_any_value_can_be_shown_shortly(value: object) -> None:
+    assert len(shown(value)) <= 83
+    loop: list[object] = [value]
+    loop.append(loop)
+    assert shown(10**5000).startswith("a int")
+    assert len(str(InvalidEvent("bad_id", "x", loop, "a text"))) < 150
