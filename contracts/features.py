@@ -204,7 +204,10 @@ def matrix(
                 f"the ranker needs the column {name!r}, which was not computed; there are {sorted(columns)}"
             )
         values = np.asarray(columns[name], dtype=np.float32)  # None becomes nan
-        out[:, index] = np.where(np.isnan(values), np.float32(BY_NAME[name].default), values)
+        default = BY_NAME[name].default
+        if default == default:  # noqa: PLR0124  not nan: there is something to put in
+            values = np.where(np.isnan(values), np.float32(default), values)
+        out[:, index] = values
     return out
 
 

@@ -23,6 +23,7 @@ async def open_parts(settings: Settings, switched: Callable[[], object]) -> Part
     metrics = Metrics()
     parts = assemble(settings, real_world(settings, metrics), metrics, switched)
     await parts.follower.check()
+    await parts.warm_up()
     return parts
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from contracts.deadline import Deadline
 from contracts.release import Release, ReleaseStore
 from contracts.settings import Settings
 from orchestrator.events_door import EventsDoor
@@ -20,6 +21,7 @@ from orchestrator.ports import (
     SessionReader,
 )
 from orchestrator.releases import ReleaseFollower
+from orchestrator.request import parse_recommend
 from orchestrator.served import ServedLog
 
 
@@ -43,7 +45,17 @@ class Parts:
     events: EventsDoor
     metrics: Metrics
     follower: ReleaseFollower
-    closers: tuple[Callable[[], Awaitable[object]], ...] = field(default=())
+    world: World
+
+    async def warm_up(self) -> None:
+        """A few answers that nobody gets, through a pipeline that counts and logs nothing of them:
+        the first visitor must not wait for connections and imports."""
+        settings = self.settings.model_copy(update=_PATIENT)
+        pipeline = _pipeline(settings, self.follower, self.world, Metrics())
+        for _ in range(_WARM_ANSWERS):
+            request = parse_recommend(b'{"session_id": "warm-up"}', settings, 0)
+            deadline = Deadline(settings.deadline_ms / 1000)
+            await pipeline.recommend(request, deadline, probe=True)
 
     def release_state(self) -> dict[str, Any]:
         """What GET /v1/release answers."""
@@ -63,7 +75,7 @@ class Parts:
         return missing if self.follower.ranker_ready else sorted({*missing, "ranking"})
 
     async def close(self) -> None:
-        for close in self.closers:
+        for close in self.world.close:
             await close()
 
 
@@ -82,7 +94,15 @@ def assemble(
         candidate_count=settings.candidate_count,
         switched=switched,
     )
-    pipeline = Pipeline(
+    pipeline = _pipeline(settings, follower, world, metrics)
+    events = EventsDoor(settings, world.event_log, world.impressions, metrics)
+    return Parts(settings, pipeline, events, metrics, follower, world)
+
+
+def _pipeline(
+    settings: Settings, follower: ReleaseFollower, world: World, metrics: Metrics
+) -> Pipeline:
+    return Pipeline(
         settings=settings,
         releases=follower,
         sessions=world.sessions,
@@ -91,5 +111,12 @@ def assemble(
         served=ServedLog(world.impressions, settings.served_sample),
         metrics=metrics,
     )
-    events = EventsDoor(settings, world.event_log, world.impressions, metrics)
-    return Parts(settings, pipeline, events, metrics, follower, world.close)
+
+
+_WARM_ANSWERS = 3
+_PATIENT = {
+    "deadline_ms": 2000,
+    "session_budget_ms": 1000,
+    "features_budget_ms": 1000,
+    "ranking_budget_ms": 1000,
+}
