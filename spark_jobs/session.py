@@ -67,6 +67,10 @@ def _local_options(settings: Settings) -> dict[str, str]:
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
+        # a shop that fits one machine: the planner's measuring between stages costs more than it
+        # saves, and would put everything into one partition, thus on one core
+        "spark.sql.adaptive.enabled": "false",
+        "spark.sql.sources.parallelPartitionDiscovery.threshold": "10000",
         "spark.sql.shuffle.partitions": str(LOCAL_PARTITIONS),
         "spark.default.parallelism": str(LOCAL_PARTITIONS),
         "spark.local.dir": str(scratch),
