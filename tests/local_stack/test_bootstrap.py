@@ -125,8 +125,8 @@ def test_another_python_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_python_without_venv_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(bootstrap.BootstrapError, match="apt-get install python3.11-venv"):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(bootstrap.BootstrapError, match=r"apt-get install python3\.11-venv"):
         bootstrap.check_interpreter()
 
 

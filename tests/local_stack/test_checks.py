@@ -39,10 +39,10 @@ def test_free_ports_pass(taken: int) -> None:
 
 
 def test_one_port_for_two_services_names_both_settings() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = int(server.getsockname()[1])
     with pytest.raises(ServiceError, match="NEXTCLICK_API_PORT and NEXTCLICK_REDIS_PORT are both"):
-        with socket.socket() as server:
-            server.bind(("127.0.0.1", 0))
-            port = int(server.getsockname()[1])
         check_ports("127.0.0.1", {"redis_port": port, "api_port": port})
 
 

@@ -16,7 +16,9 @@ from local_stack.services import DEFINITIONS, in_order
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path / "home", models=tmp_path / "models", kafka_port=29092)
+    return Settings.model_validate(
+        {"home": tmp_path / "home", "models": tmp_path / "models", "kafka_port": 29092}
+    )
 
 
 def test_kafkas_properties_follow_the_settings(settings: Settings) -> None:
@@ -28,7 +30,7 @@ def test_kafkas_properties_follow_the_settings(settings: Settings) -> None:
 
 
 def test_redis_keeps_what_is_written_and_asks_for_the_password(tmp_path: Path) -> None:
-    plain = redis.configuration(Settings(home=tmp_path), tmp_path)
+    plain = redis.configuration(Settings.model_validate({"home": tmp_path}), tmp_path)
     assert "appendonly yes" in plain
     assert "bind 127.0.0.1" in plain
     assert "requirepass" not in plain
@@ -45,7 +47,7 @@ def test_triton_loads_the_ranker_only_when_there_is_one(settings: Settings) -> N
 
 
 def test_only_this_stacks_regions_are_removed(settings: Settings, tmp_path: Path) -> None:
-    other = Settings(home=tmp_path / "other")
+    other = Settings.model_validate({"home": tmp_path / "other"})
     shared = tmp_path / "shm"
     shared.mkdir()
     for owner in (settings, other):

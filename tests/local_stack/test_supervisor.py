@@ -24,14 +24,14 @@ SLEEPER = (sys.executable, "-c", "import time; time.sleep(600)")
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path / "home")
+    return Settings.model_validate({"home": tmp_path / "home"})
 
 
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "PROBE_EVERY_SECONDS", 0.05)
     monkeypatch.setattr(supervisor, "START_PROBE_SECONDS", 0.02)
-    monkeypatch.setattr(supervisor, "back_off", lambda failures: 0.05)
+    monkeypatch.setattr(supervisor, "back_off", lambda _: 0.05)
 
 
 class Stub:

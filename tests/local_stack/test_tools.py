@@ -24,7 +24,7 @@ def java(folder: Path, release: str) -> Path:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path / "home", tools=tmp_path / "tools")
+    return Settings.model_validate({"home": tmp_path / "home", "tools": tmp_path / "tools"})
 
 
 def test_the_machines_own_java_is_taken(tmp_path: Path, settings: Settings) -> None:
@@ -107,6 +107,6 @@ def test_a_fetch_that_fails_leaves_nothing(
 
 def test_a_missing_libpython_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tools, "libpython_folder", lambda: None)
-    monkeypatch.setattr(tools, "_system_has", lambda library: False)
-    with pytest.raises(ServiceError, match="apt-get install libpython3.11"):
+    monkeypatch.setattr(tools, "_system_has", lambda _: False)
+    with pytest.raises(ServiceError, match=r"apt-get install libpython3\.11"):
         tools.ensure_libpython()

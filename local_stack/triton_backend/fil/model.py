@@ -31,7 +31,7 @@ class LightGbm:
     def __init__(self, path: Path) -> None:
         import lightgbm
 
-        self._booster = lightgbm.Booster(model_file=str(path), params={"num_threads": 1})
+        self._booster = lightgbm.Booster(model_file=str(path))
         self.width = self._booster.num_feature()
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
