@@ -9,6 +9,9 @@ import redis
 import redis.asyncio
 import redis.asyncio.cluster
 import redis.cluster
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from contracts.errors import ServiceError
 from contracts.settings import Settings
@@ -22,13 +25,17 @@ AsyncClient = redis.asyncio.Redis | redis.asyncio.cluster.RedisCluster
 
 
 def connect(settings: Settings, seconds: float = SECONDS) -> SyncClient:
-    """A client that connects when it is first used; each answer has to come within `seconds`."""
+    """A client that connects when it is first used; each answer has to come within `seconds`.
+
+    It does not try again by itself, which would take redis-py 20 seconds: callers have a time
+    limit, and know whether to repeat.
+    """
     config = online_config(settings)
     nodes, options = parse(config.connection, seconds)
     if config.cluster:
         startup = [redis.cluster.ClusterNode(host, port) for host, port in nodes]  # type: ignore[no-untyped-call]
         return redis.cluster.RedisCluster(startup_nodes=startup, **options)
-    return redis.Redis(*nodes[0], **options)
+    return redis.Redis(*nodes[0], retry=Retry(NoBackoff(), 0), **options)
 
 
 def connect_async(settings: Settings, seconds: float = SECONDS) -> AsyncClient:
@@ -40,7 +47,8 @@ def connect_async(settings: Settings, seconds: float = SECONDS) -> AsyncClient:
     if config.cluster:
         startup = [redis.asyncio.cluster.ClusterNode(host, port) for host, port in nodes]
         return redis.asyncio.cluster.RedisCluster(startup_nodes=startup, **options)
-    return redis.asyncio.Redis(host=nodes[0][0], port=nodes[0][1], **options)
+    retry = AsyncRetry(NoBackoff(), 0)
+    return redis.asyncio.Redis(host=nodes[0][0], port=nodes[0][1], retry=retry, **options)
 
 
 def parse(connection: str, seconds: float) -> tuple[list[tuple[str, int]], dict[str, Any]]:
