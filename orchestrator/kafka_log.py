@@ -135,12 +135,15 @@ class KafkaLog:
     def _run(self) -> None:
         producer: Any = None
         while (message := self._queue.get()) is not None:
-            while producer is None and time.monotonic() < message.expires and not self._closed:
-                producer = self._connect()
-            if producer is None:
-                self._finish(message, ServiceError(self._unreachable()))
-            else:
-                self._pass_on(producer, message)
+            try:
+                while producer is None and time.monotonic() < message.expires and not self._closed:
+                    producer = self._connect()
+                if producer is None:
+                    self._finish(message, ServiceError(self._unreachable()))
+                else:
+                    self._pass_on(producer, message)
+            except Exception as error:  # noqa: BLE001  # without this thread nothing is ever sent
+                self._finish(message, self._not_stored(message, error))
         if producer is not None:
             from kafka.errors import KafkaError
 
@@ -176,7 +179,7 @@ class KafkaLog:
 
         try:
             sent = producer.send(message.topic, value=message.value, key=message.key)
-        except (KafkaError, ValueError, AssertionError) as error:
+        except KafkaError as error:
             self._finish(message, self._not_stored(message, error))
             return
         sent.add_callback(lambda stored: self._finish(message, (stored.partition, stored.offset)))

@@ -150,10 +150,15 @@ class _Table:
         self._base.execute(f"SET temp_directory = '{self._folder.name}'")
         self._csv = not path.name.endswith((".parquet", ".pq"))
         self._source = self._reader()
-        described = self._run(f"DESCRIBE SELECT * FROM {self._source}").fetchall()  # noqa: S608
-        self.types: dict[str, str] = {name: kind for name, kind, *_ in described}
+        self.types: dict[str, str] = {}
 
     def __enter__(self) -> _Table:
+        try:
+            described = self._run(f"DESCRIBE SELECT * FROM {self._source}").fetchall()  # noqa: S608
+        except UsageError:
+            self.__exit__()
+            raise
+        self.types = {name: kind for name, kind, *_ in described}
         return self
 
     def __exit__(self, *_: object) -> None:

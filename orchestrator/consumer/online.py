@@ -44,10 +44,11 @@ class FeastStates:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._client: SyncClient | None = None
+        self._config = online_config(settings)
+        self._parts: tuple[SyncClient, SyncReader, OnlineWriter] | None = None
 
     def read(self, sessions: Sequence[str]) -> list[SessionState]:
-        reader = SyncReader(self._settings, self._connected())
+        _, reader, _ = self._connected()
         # as of 1970 nothing is too old: the state holds former visits too
         [found] = reader.read([ReadRequest("session", sessions, _STATE)], moment_ms=0)
         return [
@@ -57,20 +58,22 @@ class FeastStates:
 
     def write(self, states: Mapping[str, SessionState]) -> None:
         sessions, times, columns = rows(states)
-        writer = OnlineWriter(self._settings, self._connected())
+        _, _, writer = self._connected()
         writer.write_many([ViewWrite(view, sessions, times, columns[view]) for view in VIEWS])
 
     def ping(self) -> None:
-        config = online_config(self._settings)
+        client, _, _ = self._connected()
         try:
-            self._connected().ping()
+            client.ping()
         except (redis.RedisError, OSError) as error:
-            raise unreachable(config, error) from error
+            raise unreachable(self._config, error) from error
 
-    def _connected(self) -> SyncClient:
-        if self._client is None:
+    def _connected(self) -> tuple[SyncClient, SyncReader, OnlineWriter]:
+        if self._parts is None:
             try:
-                self._client = connect(self._settings)
+                client = connect(self._settings)
             except (redis.RedisError, OSError) as error:  # a cluster is asked for its layout
-                raise unreachable(online_config(self._settings), error) from error
-        return self._client
+                raise unreachable(self._config, error) from error
+            reader = SyncReader(self._settings, client)
+            self._parts = client, reader, OnlineWriter(self._settings, client)
+        return self._parts

@@ -1,0 +1,82 @@
+"""The log while Kafka is away; with Kafka: tests/stack/test_consumer.py."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contracts.errors import ServiceError
+from contracts.events import Topic
+from contracts.settings import Settings
+from orchestrator import kafka_log
+from orchestrator.kafka_log import KafkaLog, ensure_topics
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:(read|open)_text is deprecated"
+)  # kafka-python's import
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Of a port where no one listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return Settings.model_validate(
+            {"home": tmp_path, "kafka": f"127.0.0.1:{free.getsockname()[1]}"}
+        )
+
+
+@pytest.fixture
+def log(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[KafkaLog]:
+    monkeypatch.setattr(kafka_log, "CONNECT_MS", 200)
+    monkeypatch.setattr(kafka_log, "DELIVERY_MS", 500)
+    log = KafkaLog(settings)
+    yield log
+    log.close(0)
+
+
+def test_making_and_sending_never_wait_for_kafka(log: KafkaLog) -> None:
+    began = time.monotonic()
+    future = log.send(Topic.events, "s", b"{}")
+    assert time.monotonic() - began < 0.2
+    with pytest.raises(ServiceError, match=r"cannot be reached: start it \(\./nextclick up\)"):
+        future.result(timeout=5)
+
+
+def test_flush_tells_what_was_not_stored(log: KafkaLog) -> None:
+    log.send(Topic.events, "s", b"{}")
+    with pytest.raises(ServiceError, match="did not store 1 messages within 0"):
+        log.flush(0.05)
+    with pytest.raises(ServiceError, match="1 messages did not reach Kafka"):
+        log.flush(5)
+    log.flush(0)  # told once
+
+
+def test_what_is_in_flight_is_bounded(log: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_log, "MAX_MESSAGES", 3)
+    futures = [log.send(Topic.events, "s", b"{}") for _ in range(5)]
+    refused = [f for f in futures if f.done() and "no more fit" in str(f.exception())]
+    assert refused == futures[3:]
+
+
+def test_bytes_in_flight_are_bounded(log: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_log, "MAX_BYTES", 100)
+    log.send(Topic.events, "s", b"x" * 60)
+    assert "no more fit" in str(log.send(Topic.events, "s", b"x" * 60).exception(timeout=1))
+
+
+def test_a_closed_log_says_so(log: KafkaLog) -> None:
+    log.close(0)
+    with pytest.raises(ServiceError, match="closed"):
+        log.send(Topic.events, "s", b"{}")
+
+
+def test_topics_of_a_kafka_that_is_away_are_a_service_error(settings: Settings) -> None:
+    began = time.monotonic()
+    with pytest.raises(ServiceError, match="cannot be reached"):
+        ensure_topics(settings, 1.0)
+    assert time.monotonic() - began < 4
