@@ -88,13 +88,14 @@ def test_the_result_says_what_was_asked_reached_and_spent(settings: Settings) ->
         assert row["errors"] == {}
         assert row["rate_reached"] == pytest.approx(row["rate_asked"], rel=0.5)
         assert row["degraded_share"] == real
-        # the server burns 10 ms of processor time for a recommendation; the kernel counts in tens
+        # the server burns 10 ms of processor time for a recommendation
         assert not real or row["cpu_ms_per_answer"]["api"] >= 7
-        assert row["cpu_ms_per_answer"][cpu.GENERATOR] > 0
         latency = row["latency_ms"]
         assert latency["p50"] <= latency["p90"] <= latency["p99"] <= latency["max"]
     empty, recommend = (row["cpu_ms_per_answer"]["api"] for row in document["results"][:2])
     assert empty < recommend
+    # the kernel counts in tens of milliseconds: more than one round
+    assert sum(row["cpu_ms_per_answer"][cpu.GENERATOR] for row in document["results"]) > 0
     assert document["load"]["sessions"] == "synthetic"
     assert document["conditions"]["settings"]["deadline_ms"] == settings.deadline_ms
     assert [len(row["latency_ms"]) for row in document["samples"]] == [10, 10, 20, 20]
