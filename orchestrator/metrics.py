@@ -6,6 +6,8 @@ why BentoML's own request metrics are off: they label by the path as it came.)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -15,7 +17,9 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
 
 from contracts.candidates import SOURCES
 
@@ -73,10 +77,8 @@ class Metrics:
         self.release_refusals = Counter(
             "nextclick_release_refusals", "Times a release was refused.", registry=registry
         )
-        self._release = Gauge(
-            "nextclick_release_info", "1 for the release that answers.", ["release"],
-            registry=registry,
-        )  # fmt: skip
+        self._release = _ReleaseInfo()
+        registry.register(self._release)
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count an answer; `route` is a route of ours, never a path as it came."""
@@ -84,8 +86,22 @@ class Metrics:
         self._durations.labels(route).observe(seconds)
 
     def release(self, version: str) -> None:
-        self._release.clear()
-        self._release.labels(version).set(1)
+        """Name the release that answers from now on."""
+        self._release.version = version
 
     def page(self) -> bytes:
         return generate_latest(self.registry)
+
+
+class _ReleaseInfo(Collector):
+    """One series that names the live release; a Gauge with a label would keep those before it."""
+
+    version = ""
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "nextclick_release_info", "1 for the release that answers.", labels=["release"]
+        )
+        if self.version:
+            family.add_metric([self.version], 1)
+        yield family

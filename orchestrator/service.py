@@ -43,6 +43,7 @@ def _state() -> dict[str, Any]:
     workers=1,
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},
+    tracing={"excluded_urls": ".*"},  # no exporter, but 0.7 ms a request
     traffic={"timeout": REQUEST_SECONDS},
 )
 class NextclickService:
