@@ -158,11 +158,14 @@ def test_dead_letters_arrive_in_topic_and_lake_and_nothing_stops(
     from kafka import KafkaConsumer
 
     log.send(Topic.events, "s", b"no json")
-    log.send(Topic.events, "s", click("s", 1, int(time.time() * 1000)).to_json())
+    session = f"good-{uuid4().hex}"
+    log.send(Topic.events, session, click(session, 1, int(time.time() * 1000)).to_json())
     log.send(Topic.products, "i", b'{"item_id":"i"}')
     log.flush(10)
     states = FeastStates(consumer.settings)
-    eventually("the good event", lambda: len(state_of(states, "s").events) >= 1)
+    eventually("the good event", lambda: len(state_of(states, session).events) == 1)
+    refused = 'nextclick_consumer_refused_total{reason="no_time"} 1.0'
+    eventually("the refused product", lambda: refused in consumer.page("/metrics")[1])
     assert consumer.stop() == 0  # SIGTERM stores what is in memory
     dead = {(row["origin"], row["reason"]) for row in consumer.rows(Lake.dead_letters)}
     assert dead == {("topic:events", "not_json"), ("topic:products", "no_time")}
