@@ -6,7 +6,7 @@ ranker would have made of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,9 +93,18 @@ def candidate_recall(listed: Sequence[Listed]) -> dict[str, float]:
 
 
 def summary(
-    methods: dict[str, Ranks], listed: Sequence[Listed], asked: int, count: int
+    methods: dict[str, Ranks],
+    listed: Sequence[Listed],
+    asked: int,
+    count: int,
+    known: Collection[str],
 ) -> dict[str, Any]:
-    """The result as the release and MLflow keep it."""
+    """The result as the release and MLflow keep it.
+
+    known: items clicked before the test window. No method here can name another one, so the
+    share of labels among them is what all of them are up against.
+    """
+    possible = np.array([entry.query.label in known for entry in listed])
     return {
         "queries": len(listed),
         "queries_of_window": asked,
@@ -106,5 +115,9 @@ def summary(
             " candidates is a miss, equal scores share the middle of their places"
         ),
         "quality": {name: measure(ranks) for name, ranks in methods.items()},
+        "known_labels": float(possible.mean()),
+        "quality_of_known_labels": {
+            name: measure(ranks[possible]) for name, ranks in methods.items() if possible.any()
+        },
         "candidate_recall": candidate_recall(listed),
     }

@@ -224,7 +224,8 @@ def _test(
             "covisitation": baselines.covisitation(clicks, queries, cutoff),
             "popularity": baselines.popularity(clicks, queries, cutoff),
         }
-    return Tested(evaluate.summary(methods, listed, asked, count), result)
+    known = set(clicks["item_id"].unique().to_pylist())
+    return Tested(evaluate.summary(methods, listed, asked, count, known), result)
 
 
 def _configuration(

@@ -17,6 +17,8 @@ from training.history import Query
 DAY = 86_400_000
 LABEL_START, TEST_START, END = 14 * DAY, 21 * DAY, 28 * DAY
 
+ITEMS = {f"i{number}" for number in range(60)}
+
 
 def within(queries: list[Query], start: int, end: int) -> list[Query]:
     return [query for query in queries if start <= query.moment and query.label_time < end]
@@ -120,14 +122,23 @@ def test_too_few_queries_are_named(make_reader: Any, listed: list[Listed]) -> No
 
 
 def test_the_summary_tells_candidate_recall_by_source(listed: list[Listed]) -> None:
-    found = evaluate.summary(
-        {"merged_candidates": evaluate.merged_ranks(listed)}, listed, len(listed), 50
-    )
+    methods = {"merged_candidates": evaluate.merged_ranks(listed)}
+    found = evaluate.summary(methods, listed, len(listed), 50, ITEMS)
     recall = found["candidate_recall"]
     assert recall["merged"] == pytest.approx(np.mean([entry.label is not None for entry in listed]))
     assert recall["vector"] == 0  # the fake has no vectors
     assert 0.5 < recall["covisitation"] <= recall["merged"]
     assert found["queries"] == len(listed)
+
+
+def test_labels_that_nobody_could_name_are_told_apart(listed: list[Listed]) -> None:
+    entry = next(entry for entry in listed if entry.label is not None)
+    new = Listed(entry.query._replace(label="new item"), entry.candidates, None)
+    ranks = np.array([1.0, 1.0, 1.0, np.inf])
+    found = evaluate.summary({"one": ranks}, [entry, entry, entry, new], 4, 50, ITEMS)
+    assert found["known_labels"] == 3 / 4
+    assert found["quality"]["one"]["hit_rate_10"] == 3 / 4
+    assert found["quality_of_known_labels"]["one"]["hit_rate_10"] == 1
 
 
 def test_what_is_served_is_the_best_of_each_query(
