@@ -31,6 +31,8 @@ def redis(settings: Settings) -> Service:
 def probe(settings: Settings) -> None:
     """PING, by the product's own client."""
     import redis as client
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
 
     password = settings.redis_password.get_secret_value() or None
     with client.Redis(
@@ -39,6 +41,7 @@ def probe(settings: Settings) -> None:
         password=password,
         socket_timeout=PROBE_SECONDS,
         socket_connect_timeout=PROBE_SECONDS,
+        retry=Retry(NoBackoff(), 0),  # by default it tries four times
     ) as connection:
         connection.ping()
 

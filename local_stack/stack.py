@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from contracts.deadline import Deadline
 from contracts.errors import NextclickError, ServiceError, UsageError
 from contracts.release import ReleaseStore
 from contracts.settings import Settings
@@ -39,6 +40,7 @@ SUPERVISOR = "supervisor"
 POLL_SECONDS = 0.1
 COMMAND_SECONDS = 120.0
 """How long a command waits for another one that is starting or stopping the stack."""
+SPAWN_SECONDS = 30.0
 FAILED_STARTS = 2
 """After so many `up` reports that a service does not start; the supervisor goes on trying."""
 
@@ -188,34 +190,28 @@ def _write_wanted(settings: Settings, generations: dict[str, int]) -> None:
 
 
 def _spawn_supervisor(settings: Settings) -> None:
-    environment = {
-        **os.environ,
-        **settings.environment(),
-        **process.marks(settings.home, SUPERVISOR),
-    }
+    """Start it in a session of its own, as no child of this command."""
+    environment = {**os.environ, **settings.environment()}
+    environment |= process.marks(settings.home, SUPERVISOR)
     with begin_log(settings, SUPERVISOR) as log:
-        started = subprocess.Popen(
-            [sys.executable, "-P", "-m", "local_stack.supervisor"],
+        subprocess.run(
+            ["setsid", "--fork", sys.executable, "-P", "-m", "local_stack.supervisor"],
             cwd=settings.home,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
+            timeout=SPAWN_SECONDS,
+            check=True,
         )
-    deadline = time.monotonic() + 30.0
-    while not (is_supervised(settings) and _state_of(settings, started.pid)):
-        if started.poll() is not None or time.monotonic() > deadline:
+    deadline = Deadline(SPAWN_SECONDS)
+    while not is_supervised(settings) or read_state(settings) is None:
+        if deadline.expired() or not process.processes_of(settings.home, SUPERVISOR):
             raise ServiceError(
                 f"the supervisor did not start: {essence(log_path(settings, SUPERVISOR))};"
                 f" its log: {log_path(settings, SUPERVISOR)}"
             )
         time.sleep(POLL_SECONDS)
-
-
-def _state_of(settings: Settings, pid: int) -> bool:
-    state = read_state(settings)
-    return state is not None and state.supervisor == pid
 
 
 def _await_ready(settings: Settings, names: Sequence[str], report: Report) -> None:

@@ -25,7 +25,7 @@ from contracts.errors import ServiceError
 from contracts.settings import Settings
 from local_stack import process, stack, triton
 from local_stack.services import INFRASTRUCTURE
-from local_stack.state import read_state
+from local_stack.state import is_supervised, read_state
 from tests.stack.conftest import free_settings
 from tests.stack.small_ranker import WIDTH, rows, train, write
 
@@ -246,6 +246,7 @@ def kill_supervisor(settings: Settings) -> None:
     state = read_state(settings)
     assert state is not None
     os.kill(state.supervisor, signal.SIGKILL)
+    wait(lambda: not is_supervised(settings), 5)
 
 
 def test_down_leaves_nothing_after_the_supervisor_was_killed(own: Settings) -> None:
