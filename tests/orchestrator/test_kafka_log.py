@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import time
 from collections.abc import Iterator
@@ -21,13 +22,13 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path) -> Iterator[Settings]:
     """Of a port where no one listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        return Settings.model_validate(
-            {"home": tmp_path, "kafka": f"127.0.0.1:{free.getsockname()[1]}"}
-        )
+        kafka = f"127.0.0.1:{free.getsockname()[1]}"
+    yield Settings.model_validate({"home": tmp_path, "kafka": kafka})
+    gc.collect()  # finds the forgotten sockets now, and not in another test
 
 
 @pytest.fixture
