@@ -21,11 +21,14 @@ from tests.orchestrator.fakes import FakeWorld, settings_in
 
 NOW = 1_767_225_600_000  # 2026-01-01T00:00:00Z, a Thursday
 MINUTE = 60_000
+STAGES = ("session", "candidates", "features", "ranking")
+ROOMY = {"deadline_ms": 1000, **{f"{stage}_budget_ms": 300 for stage in STAGES}}
+"""Budgets that a busy machine keeps; the fakes' trouble takes 5 s."""
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> FakeWorld:
-    made = FakeWorld(settings_in(tmp_path))
+    made = FakeWorld(settings_in(tmp_path, **ROOMY))
     made.activate("r1")
     asyncio.run(made.parts.follower.check())
     return made
@@ -189,7 +192,7 @@ def test_each_trouble_is_named_and_answered(
     trouble(world)
     begun = time.monotonic()
     answer = ask(world, session_id="s", k=10)
-    assert time.monotonic() - begun < world.settings.deadline_ms / 1000 + 0.1
+    assert time.monotonic() - begun < world.settings.deadline_ms / 1000 + 1
     assert answer["degraded"] == [reason]
     assert len(answer["items"]) == 10
     scores = [item["score"] for item in answer["items"]]
@@ -202,7 +205,7 @@ def test_everything_down(world: FakeWorld) -> None:
         trouble(world)
     begun = time.monotonic()
     answer = ask(world, session_id="s", k=3, exclude=["i0"])
-    assert time.monotonic() - begun < world.settings.deadline_ms / 1000 + 0.1
+    assert time.monotonic() - begun < world.settings.deadline_ms / 1000 + 1
     assert answer["degraded"] == ["session", "candidates", "features", "ranking"]
     assert ids(answer) == ["i1", "i2", "i3"]
 
