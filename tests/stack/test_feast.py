@@ -146,7 +146,7 @@ def test_writes_are_feasts_bytes_and_reads_feasts_values(
     view, ids, times, columns = row
     # Feast passes over a frame that holds nothing at all
     assume(any(value is not None for cells in columns.values() for value in cells))
-    ids = [f"{name}{next(numbers)}" for name in ids]  # no rows of an earlier example
+    ids = [f"{name}/{next(numbers)}" for name in ids]  # no row of an earlier example
     key = layout_of(view, shop.feast_project)
     join_key = key.view.join_keys[0]
     frame = pd.DataFrame(
