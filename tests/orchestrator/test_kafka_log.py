@@ -16,9 +16,10 @@ from contracts.settings import Settings
 from orchestrator import kafka_log
 from orchestrator.kafka_log import KafkaLog, ensure_topics
 
+# kafka-python's import, and the sockets it forgets when it cannot connect
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:(read|open)_text is deprecated"
-)  # kafka-python's import
+    "ignore:(read|open)_text is deprecated", "ignore::ResourceWarning"
+)
 
 
 @pytest.fixture
