@@ -23,8 +23,9 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Iterator[Settings]:
+def settings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Settings]:
     """Of a port where no one listens."""
+    caplog.set_level("CRITICAL", "kafka")  # log records would keep the forgotten sockets alive
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         kafka = f"127.0.0.1:{free.getsockname()[1]}"
