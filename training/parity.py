@@ -45,7 +45,7 @@ def treelite_scores(folder: Path, rows: Floats) -> npt.NDArray[np.float64]:
     import treelite
 
     model = treelite.Model.deserialize(str(folder / CHECKPOINT))
-    return np.asarray(treelite.gtil.predict(model, rows, nthread=2), np.float64).reshape(len(rows))
+    return np.asarray(treelite.gtil.predict(model, rows, nthread=1), np.float64).reshape(len(rows))
 
 
 def served_scores(settings: Settings, version: int, rows: Floats) -> npt.NDArray[np.float64]:
