@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import httpx
@@ -16,10 +15,16 @@ SECONDS = 10.0
 Answer = dict[str, Any]
 
 
+@cache
+def _http() -> httpx.Client:
+    """One client, its connections kept: making one costs more than most calls."""
+    return httpx.Client(timeout=SECONDS, trust_env=False)
+
+
 def post(settings: Settings, route: str, body: object) -> Any:
     """The JSON answer; ServiceError when the API does not answer, UsageError when it refuses."""
     try:
-        response = httpx.post(f"{settings.api}{route}", json=body, timeout=SECONDS)
+        response = _http().post(f"{settings.api}{route}", json=body)
     except httpx.HTTPError as error:
         raise ServiceError(
             f"no answer from {settings.api} ({type(error).__name__}): is the stack up? ./nextclick up"
@@ -46,15 +51,13 @@ def ask(
 
 def describe_items(settings: Settings, items: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Brand, category and price of items, read from the online store; unknown ones are empty."""
-    from feast_engine.reader import ReadRequest, open_reader
-
-    async def read() -> Any:
-        async with open_reader(settings) as reader:
-            request = ReadRequest("item_catalogue", names, ("brand", "category", "price"))
-            return await reader.read([request], int(time.time() * 1000), SECONDS)
+    from feast_engine.connection import connect
+    from feast_engine.reader import ReadRequest, SyncReader
 
     names = list(dict.fromkeys(items))
-    columns = asyncio.run(read())[0].columns
+    with connect(settings, SECONDS) as client:
+        request = ReadRequest("item_catalogue", names, ("brand", "category", "price"))
+        columns = SyncReader(settings, client).read([request], None)[0].columns
     return {
         name: {column: columns[column][row] for column in ("brand", "category", "price")}
         for row, name in enumerate(names)

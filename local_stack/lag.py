@@ -26,7 +26,7 @@ class Lag:
             group_id=settings.consumer_group,
             enable_auto_commit=False,
             request_timeout_ms=10_000,
-            api_version_auto_timeout_ms=10_000,
+            bootstrap_timeout_ms=10_000,
         )
         names = [topic_name(settings.topic_prefix, topic) for topic in CONSUMED]
         self._partitions = [

@@ -52,14 +52,14 @@ def past_visits(settings: Settings, at_least: int, count: int) -> list[PastVisit
     with duckdb.connect() as database:
         found = database.execute(_NEWEST, [queries, at_least, count]).fetchall()
         names = [row[0] for row in found]
-        events = database.execute(_EVENTS, [clean, names]).fetch_arrow_table().to_pylist()
+        rows = database.execute(_EVENTS, [clean, names]).fetchall()
     if not found:
         raise UsageError(
             f"no visit with {at_least} items: import more events (./nextclick data import FILE)"
         )
     by_visit: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    for event in events:
-        by_visit[event["visit"]].append(event)
+    for row in rows:
+        by_visit[row[0]].append(dict(zip(_COLUMNS, row, strict=True)))
     return [_past(row, by_visit[row[0]]) for row in found]
 
 
@@ -75,6 +75,7 @@ SELECT visit, moment, visited, label FROM (
   FROM read_parquet(?)
 ) WHERE place = 1 AND len(visited) >= ? ORDER BY moment DESC, visit LIMIT ?
 """
+_COLUMNS = ("visit", "type", "time", "item_id", "position", "device", "source")
 _EVENTS = """
 SELECT visit, type, time, item_id, position, device, source FROM read_parquet(?)
 WHERE visit IN (SELECT unnest(?::VARCHAR[])) ORDER BY visit, time

@@ -8,7 +8,7 @@ from typing import Any
 from contracts.release import Release
 
 Described = Mapping[str, Mapping[str, Any]]
-MEASURES = ("hit_rate@10", "hit_rate@20", "mrr@10", "mrr@20", "ndcg@10", "ndcg@20")
+MEASURES = ("hit_rate_10", "hit_rate_20", "mrr_10", "mrr_20", "ndcg_10", "ndcg_20")
 
 
 def table(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) -> str:
@@ -25,7 +25,10 @@ def table(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) ->
 
 def quality_text(metrics: Mapping[str, Any]) -> str:
     """The ranker beside the baselines, on the same queries."""
-    head = ("test window", *MEASURES)
+    head = (
+        "test window",
+        *(measure.replace("_1", "@1").replace("_2", "@2") for measure in MEASURES),
+    )
     rows = [head] + [
         (name, *(f"{values[measure]:.4f}" for measure in MEASURES))
         for name, values in metrics["quality"].items()
