@@ -149,7 +149,7 @@ FEATURES: tuple[Feature, ...] = (
         "purchase_rate_30d": "purchases_30d over (views_30d + 10).",
         "trend_7d": "(views_7d + 1) over (a quarter of views_30d + 1): above 1 when rising.",
         "days_since_seen": "Days from the last view or click to the end of the window.",
-        "days_since_new": "Days from the first view or click to the end of the window.",
+        "days_since_new": "Days from the first view or click to the end of the window, 30 at most.",
         "impressions_7d": "Times shown in a list in the last 7 days.",
         "click_rate_7d": "views_7d that came from a list over (impressions_7d + 20).",
     }),

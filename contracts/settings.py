@@ -209,7 +209,7 @@ class Settings(BaseModel):
                     raise UsageError(_unknown(variable, [_variable(n) for n in cls.model_fields]))
                 values[name] = value
         try:
-            return cls(**values)  # type: ignore[arg-type]  # texts: pydantic converts them
+            return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
             name = _variable(str(first["loc"][0]))

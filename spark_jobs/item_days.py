@@ -71,14 +71,14 @@ def _running(measure: str, days_ago: int = 0) -> Column:
     return F.coalesce(F.sum(measure).over(_up_to(days_ago)), F.lit(0))
 
 
-def count_days(events_clean: DataFrame, impressions: DataFrame, now: int) -> DataFrame:
+def count_days(events_clean: DataFrame, impressions: DataFrame, midnight: int) -> DataFrame:
     """(item_id, day since 1970, each of `MEASURES`, its first_ and last_ time) where any is not 0.
 
     `impressions`: the lake's table; an answer that stands there twice counts once. Only what lies
-    before `now` (milliseconds) counts.
+    before `midnight` (milliseconds) counts.
     """
     facts = _of_events(events_clean).unionByName(_of_impressions(impressions))
-    facts = facts.where(F.col("time").between(0, now - 1))
+    facts = facts.where(F.col("time").between(0, midnight - 1))
     day = F.floor(F.col("time") / DAY_MS).cast("long").alias("day")
     sums = [F.sum(F.col(measure).cast("long")).alias(measure) for measure in MEASURES]
     first = [F.min(_time_of(measure)).alias(f"first_{measure}") for measure in MEASURES]
@@ -116,11 +116,11 @@ def _facts(frame: DataFrame, holds: Mapping[str, Column]) -> DataFrame:
     return facts.where(F.greatest(*MEASURES))
 
 
-def windows(counts: DataFrame, days: ItemDays, now: int) -> DataFrame:
-    """(item_id, day, end in milliseconds, `days.columns`), for each day on which `days.longest`
-    days can hold something and the next. The day of `now` ends at `now`."""
-    end = F.least((F.col("day") + 1) * DAY_MS, F.lit(now)).alias("end")
-    rows = _spread(counts, days.longest, (now - 1) // DAY_MS)
+def windows(counts: DataFrame, days: ItemDays, midnight: int) -> DataFrame:
+    """(item_id, day, end in milliseconds, `days.columns`), for each day before `midnight` on which
+    `days.longest` days can hold something and the next."""
+    end = ((F.col("day") + 1) * DAY_MS).alias("end")
+    rows = _spread(counts, days.longest, midnight // DAY_MS - 1)
     named = [column.alias(name) for name, column in days.columns.items()]
     return rows.select("item_id", "day", end, *named)
 

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F  # noqa: N812  # Spark's own documentatio
 from contracts.errors import UsageError
 from contracts.features import of_view
 from contracts.tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP, Offline
-from spark_jobs.item_days import ItemDays, count_days, windows
+from spark_jobs.item_days import DAY_MS, ItemDays, count_days, windows
 from spark_jobs.tables import conform, timestamp
 
 ACTIVITY_DELAY = timedelta(minutes=10)
@@ -80,7 +80,8 @@ def days_since_seen(days: ItemDays) -> Column:
 
 @item_feature
 def days_since_new(days: ItemDays) -> Column:
-    return days.days_since_first("views")
+    # at most the longest window: beyond, it would tell the age of the lake, not of the item
+    return F.least(days.days_since_first("views"), F.lit(30.0))
 
 
 @item_feature
@@ -94,17 +95,18 @@ def click_rate_7d(days: ItemDays) -> Column:
 
 
 def item_activity(events_clean: DataFrame, impressions: DataFrame, now: int) -> DataFrame:
-    """`Offline.item_activity`: a row an item and day.
+    """`Offline.item_activity`: a row an item and day (UTC) that was over by `now` (milliseconds).
 
-    Its event time is the end of the day, of the day under way `now` (milliseconds), so that what
-    is served right after the job has seen everything. UsageError when declared features and
-    functions differ.
+    Its event time is the end of the day. The day under way has no row: its windows would hold part
+    of a day, a number that the ranker never saw in training. UsageError when declared features
+    and functions differ.
     """
     declared = [feature.name for feature in of_view("item_activity")]
     check_declared(declared, ITEM_FEATURES)
     days = ItemDays()
     columns = [ITEM_FEATURES[name](days).alias(name) for name in declared]
-    rows = windows(count_days(events_clean, impressions, now), days, now)
+    midnight = now - now % DAY_MS
+    rows = windows(count_days(events_clean, impressions, midnight), days, midnight)
     delay = ACTIVITY_DELAY // timedelta(milliseconds=1)
     known = timestamp(F.col("end")).alias(EVENT_TIMESTAMP)
     created = timestamp(F.col("end") + delay).alias(CREATED_TIMESTAMP)

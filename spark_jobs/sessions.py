@@ -16,8 +16,6 @@ from contracts.session import session_features, visit
 from contracts.tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP, Offline
 from spark_jobs.walk import Moment, Row, over_sessions
 
-STREAM_DELAY = timedelta(milliseconds=50)
-"""Usual time from an event to its being readable online: some tens of milliseconds."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -33,7 +31,10 @@ def session_rows(moments: Iterator[Moment]) -> Iterable[Row]:
         yield {
             "session_id": moment.session,
             EVENT_TIMESTAMP: at,
-            CREATED_TIMESTAMP: at + STREAM_DELAY,
+            # known at once: a question that follows a click is about a visit that holds it, be it
+            # by the stream or by the request's own events; with a delay, a training set would
+            # join every query with the state before its last click
+            CREATED_TIMESTAMP: at,
             **moment.state.columns(),
             **session_features(visit(moment.state, moment.time)),
         }

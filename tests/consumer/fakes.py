@@ -1,6 +1,6 @@
 """The consumer's world in memory: it survives the consumer, as Kafka, Redis and a disk do."""
 
-# ruff: noqa: ARG002  # fakes have the signatures of their protocols
+# fakes have the signatures of their protocols
 
 from __future__ import annotations
 

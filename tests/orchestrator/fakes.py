@@ -50,7 +50,7 @@ class FakeStore:
     item_trouble: Trouble = field(default_factory=Trouble)
     asked: list[list[str]] = field(default_factory=list)
 
-    async def session(self, session_id: str, moment: int) -> SessionState:  # noqa: ARG002
+    async def session(self, session_id: str, moment: int) -> SessionState:
         await self.session_trouble.strike()
         return self.states.get(session_id, SessionState())
 
@@ -58,7 +58,7 @@ class FakeStore:
         self,
         items: Sequence[str],
         names: Sequence[str],
-        moment: int,  # noqa: ARG002
+        moment: int,
     ) -> Mapping[str, npt.NDArray[Any]]:
         await self.item_trouble.strike()
         self.asked.append(list(items))
@@ -85,7 +85,7 @@ class FakeFinder:
         items: Sequence[str],
         count: int,
         exclude: Sequence[str],
-        timeout: float,  # noqa: ARG002
+        timeout: float,
     ) -> CandidateSet:
         await self.trouble.strike()
         self.asked.append(list(items))
@@ -117,7 +117,7 @@ class FakeRanker:
     calls: list[tuple[int, Floats]] = field(default_factory=list)
     answer: float | None = None
 
-    async def rank(self, rows: Floats, version: int, timeout: float) -> Floats:  # noqa: ARG002
+    async def rank(self, rows: Floats, version: int, timeout: float) -> Floats:
         await self.trouble.strike()
         if version not in self.versions:
             raise RankerRefused(f"no version {version}")
@@ -147,7 +147,7 @@ class FakeLog:
 
     async def publish(
         self,
-        topic: Topic,  # noqa: ARG002
+        topic: Topic,
         messages: Sequence[tuple[str, bytes]],
     ) -> None:
         try:
@@ -190,7 +190,7 @@ class FakeWorld:
             sessions=self.store,
             items=self.store,
             ranker=self.ranker,
-            find=lambda release: self.finder,  # noqa: ARG005
+            find=lambda release: self.finder,
             event_log=self.log,
             impressions=self.impressions,
         )

@@ -36,7 +36,7 @@ class FakeKafka:
             threading.Timer(0.01, future.set_result, [(0, len(self.sent))]).start()
         return future
 
-    def close(self, seconds: float = 5.0) -> None:  # noqa: ARG002
+    def close(self, seconds: float = 5.0) -> None:
         self.gate.set()
 
 
