@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import pytest
 
 from contracts.settings import Settings
 from local_stack import stack
+from local_stack.cli.progress import StepProgress
+from local_stack.data.generate import Shop, write_shop
+from local_stack.ingest import ingest
+from local_stack.rebuild import STEPS, rebuild
 from local_stack.services import INFRASTRUCTURE
 
 PORTS = tuple(name for name in Settings.model_fields if name.endswith("_port"))
@@ -41,3 +46,45 @@ def infrastructure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting
         yield settings
     finally:
         stack.down(settings)
+
+
+SHOP_ITEMS, SHOP_SEED, SHOP_DAYS = 300, 7, 30
+
+
+@pytest.fixture(scope="session")
+def shop_end() -> int:
+    """When the planted shop's history ends: an hour ago, so that nothing lies in the future."""
+    return int(time.time() * 1000) - 3_600_000
+
+
+@pytest.fixture(scope="session")
+def shop(shop_end: int) -> Shop:
+    """The planted shop of the trained stack: what follows what in it is known."""
+    return Shop.of(SHOP_SEED, SHOP_ITEMS, SHOP_DAYS, shop_end)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, shop_end: int) -> Iterator[Settings]:
+    """The whole stack with a live release, made from the planted shop by the product's own steps."""
+    folder = tmp_path_factory.mktemp("trained")
+    settings = free_settings(folder)
+    file = folder / "shop.parquet"
+    write_shop(file, SHOP_SEED, sessions=4000, items=SHOP_ITEMS, days=SHOP_DAYS, end_ms=shop_end)
+    try:
+        stack.up(settings, report=print)
+        with StepProgress(2 + STEPS) as progress:
+            ingest(settings, file, progress)
+            rebuild(settings, progress, queries=4000, activate_it=True)
+        yield settings
+    finally:
+        stack.down(settings)
+
+
+@pytest.fixture(scope="session")
+def settings(trained: Settings) -> Settings:
+    return trained
+
+
+@pytest.fixture(scope="session")
+def api_url(trained: Settings) -> str:
+    return trained.api

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from contracts.settings import ROOT, Settings
+from tests.stack.conftest import free_settings
 
 NAME = "views_3d"
 SECONDS = 280
@@ -78,10 +80,10 @@ def follow_readme(checkout: Path) -> None:
 
 
 @pytest.fixture
-def walker(tmp_path: Path, trained: Settings, free_settings: Any) -> Any:
+def walker(tmp_path: Path, trained: Settings) -> Iterator[Walker]:
     checkout = copy_checkout(tmp_path / "checkout")
     follow_readme(checkout)
-    own = free_settings(tmp_path / "home")
+    own = free_settings(tmp_path)
     shutil.copytree(trained.lake, own.lake)
     walker = Walker(checkout, own)
     walker.nextclick("up")
