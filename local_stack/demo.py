@@ -46,10 +46,10 @@ def run_demo(
     progress: StepProgress,
 ) -> dict[str, Any]:
     """Everything; the document that `show.demo_text` makes readable."""
-    _bring_tools(settings, progress)
     file = events or _generated_shop(settings, progress)
     source = Source.of(file)
     _refuse_another_shop(settings, source)
+    _bring_tools(settings, progress)
     _start(settings, progress)
     _fill(settings, file, source, mapping, progress)
     release = _release(settings, progress)

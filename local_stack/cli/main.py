@@ -39,14 +39,19 @@ def say(text: str = "") -> None:
     click.echo(text, err=True)
 
 
-def main() -> None:
-    """Run a command; an error of ours is one message, not a traceback."""
+def assembled() -> click.Group:
+    """The command with everything below it."""
     from local_stack.cli import data, operate, recommend, train
 
     for module in (operate, data, train, recommend):
         module.add_to(cli)
+    return cli
+
+
+def main() -> None:
+    """Run a command; an error of ours is one message, not a traceback."""
     try:
-        cli(standalone_mode=False)
+        assembled()(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -70,10 +70,16 @@ def _print_status(document: dict[str, Any]) -> None:
 @click.argument("service")
 @click.option("-n", "--lines", default=50, show_default=True, type=click.IntRange(1, 100_000))
 @click.option("-f", "--follow", is_flag=True, help="Go on printing what comes.")
-def logs(service: str, lines: int, follow: bool) -> None:
+@json_option
+def logs(service: str, lines: int, follow: bool, as_json: bool) -> None:
     """The log of a service (or of supervisor, spark)."""
     from local_stack.stack import logs as read_logs
 
+    if as_json and follow:
+        raise click.UsageError("--json is one document: it does not go with --follow")
+    if as_json:
+        emit({"service": service, "lines": list(read_logs(settings(), service, lines))})
+        return
     for line in read_logs(settings(), service, lines, follow):
         click.echo(line)
 
