@@ -134,7 +134,7 @@ class Staging:
         conform(frame, table).coalesce(files).write.mode("overwrite").parquet(path)
         if table not in self._staged:
             self._staged.append(table)
-        return int(self._spark.read.parquet(path).count())
+        return int(self._read(path, table).count())
 
     def read(self, table: Offline) -> DataFrame:
         """A table as this run left it, else as the last run did. UsageError when there is none."""
@@ -145,6 +145,9 @@ class Staging:
                 f"there is no table {table.value} in {self._root}: run all jobs "
                 "(python -m spark_jobs run), or name the job that writes it too (--jobs)"
             )
+        return self._read(path, table)
+
+    def _read(self, path: str, table: Offline) -> DataFrame:
         return self._spark.read.schema(spark_schema(OFFLINE_COLUMNS[table])).parquet(path)
 
     def publish(self) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pyspark.errors import IllegalArgumentException
 from pyspark.ml.feature import Word2Vec
 from pyspark.ml.functions import vector_to_array
+from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F  # noqa: N812  # Spark's own documentation's name
+from pyspark.sql import types as T  # noqa: N812
 
 from contracts.events import INTEREST_TYPES
-from contracts.tables import OFFLINE_COLUMNS, Offline
-from spark_jobs.tables import conform, spark_schema
+from contracts.tables import Offline
+from spark_jobs.tables import conform
 
 
 @dataclass(frozen=True)
@@ -49,19 +52,25 @@ def item_vectors(visits: DataFrame, cutoff: int, options: VectorOptions) -> Data
     earlier = F.filter("steps", lambda step: step["time"] < cutoff)
     items = F.transform(earlier, lambda step: step["item_id"]).alias("items")
     # in a fixed order, because the learning goes through the visits one after another
-    sentences = visits.orderBy("session_id", "visit").select(items).where(F.size("items") > 1)
-    if not _has_words(sentences, options.least):
-        columns = spark_schema(OFFLINE_COLUMNS[Offline.item_vectors])
-        return visits.sparkSession.createDataFrame([], columns)
-    words = _word2vec(options).fit(sentences).getVectors()
+    in_order = visits.repartition(options.partitions, "session_id").sortWithinPartitions(
+        "session_id", "visit"
+    )
+    words = _learn(in_order.select(items).where(F.size("items") > 1), options)
     vector = vector_to_array("vector", "float32").alias("vector")
     return conform(words.select(F.col("word").alias("item_id"), vector), Offline.item_vectors)
 
 
-def _has_words(sentences: DataFrame, least: int) -> bool:
-    """Word2Vec raises on an empty vocabulary."""
-    words = sentences.select(F.explode("items").alias("item")).groupBy("item").count()
-    return not words.where(F.col("count") >= least).isEmpty()
+def _learn(sentences: DataFrame, options: VectorOptions) -> DataFrame:
+    """(word, vector) of every word that is frequent enough; there may be none."""
+    try:
+        return _word2vec(options).fit(sentences).getVectors()
+    except IllegalArgumentException as error:
+        if "vocabulary size should be > 0" not in str(error):
+            raise
+    nothing = T.StructType(
+        [T.StructField("word", T.StringType()), T.StructField("vector", VectorUDT())]
+    )
+    return sentences.sparkSession.createDataFrame([], nothing)
 
 
 def _word2vec(options: VectorOptions) -> Word2Vec:
