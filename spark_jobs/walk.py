@@ -28,7 +28,8 @@ _READ = (
 
 
 class Moment(NamedTuple):
-    """All events of a session that bear one time, heartbeats aside, and the state after them."""
+    """All events of a session that bear one time, and the state after them. Heartbeats alone
+    change nothing, so they make no moment."""
 
     session: str
     visit: str
@@ -58,11 +59,10 @@ def moments(session: str, events: Iterable[tuple[str, SessionEvent]]) -> Iterato
     """The moments of a session. events: (visit, event), in order."""
     state = SessionState()
     for time, group in groupby(events, key=lambda pair: pair[1].time):
-        pairs = list(group)
-        new = tuple(event for _, event in pairs if fold(SessionState(), [event]).events)
-        if new:
-            state = fold(state, new)
-            yield Moment(session, pairs[-1][0], time, new, state)
+        visits, together = zip(*group, strict=True)
+        before, state = state, fold(state, together)
+        if state != before:
+            yield Moment(session, visits[-1], time, together, state)
 
 
 def _session_rows(batches: Iterator[pa.RecordBatch], rows_of: RowsOf) -> Iterator[Row]:
