@@ -82,10 +82,11 @@ def follow_readme(checkout: Path) -> None:
 @pytest.fixture
 def walker(tmp_path: Path, trained: Settings) -> Iterator[Walker]:
     checkout = copy_checkout(tmp_path / "checkout")
-    follow_readme(checkout)
     own = free_settings(tmp_path)
     shutil.copytree(trained.lake, own.lake)
     walker = Walker(checkout, own)
+    walker.feast("apply")
+    follow_readme(checkout)
     walker.nextclick("up")
     try:
         yield walker
@@ -98,8 +99,11 @@ def columns_of(folder: str) -> set[str]:
 
 
 def test_a_declared_feature_arrives_everywhere(walker: Walker) -> None:
-    assert NAME in walker.feast("plan")
+    plan = walker.feast("plan")
+    assert NAME in plan
+    assert "Created" not in plan
     walker.feast("apply")
+    assert NAME not in walker.feast("plan")
     release = walker.nextclick("train")
     assert NAME in release["features"]
     assert NAME in columns_of(f"{walker.settings.offline}/item_activity")
