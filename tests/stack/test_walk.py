@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,14 +70,15 @@ def copy_checkout(folder: Path) -> Path:
 def follow_readme(checkout: Path) -> None:
     """The two edits of the README's walk, nothing else."""
     walk = (ROOT / "README.md").read_text().split("## Add an item feature")[1].split("\n## ")[0]
-    declaration, function = re.findall(r"```python\n(.*?)```", walk, flags=re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", walk, flags=re.DOTALL)
+    declaration, function = (textwrap.dedent(block).strip() for block in blocks)
     features = checkout / "contracts/features.py"
     anchor = '"views_1d":'
     text = features.read_text()
     assert text.count(anchor) == 1
-    features.write_text(text.replace(anchor, f"{declaration.strip()}\n        {anchor}"))
+    features.write_text(text.replace(anchor, f"{declaration}\n        {anchor}"))
     jobs = checkout / "spark_jobs/item_features.py"
-    jobs.write_text(f"{jobs.read_text()}\n\n{function}")
+    jobs.write_text(f"{jobs.read_text()}\n\n{function}\n")
 
 
 @pytest.fixture
