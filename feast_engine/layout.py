@@ -39,6 +39,7 @@ _TAGS = {
     DType.list_string: 0x62,
 }
 _NAN = b"\x35" + struct.pack("<f", float("nan"))
+_SIZE = struct.Struct("<I").pack
 _VARINT_BYTES = 10
 _MASK = (1 << 64) - 1
 _SMALL = tuple(bytes([number]) for number in range(0x80))
@@ -59,7 +60,7 @@ class ViewLayout:
     def key(self, entity_id: str) -> bytes:
         """The hash of an entity."""
         raw = entity_id.encode()
-        return b"%b%b%b%b" % (self.prefix, struct.pack("<I", len(raw)), raw, self.suffix)
+        return self.prefix + _SIZE(len(raw)) + raw + self.suffix
 
 
 @lru_cache(maxsize=64)
@@ -193,7 +194,8 @@ def decode_column(dtype: DType, cells: Sequence[Cell]) -> Column:
 
 def decode_timestamps(cells: Sequence[Cell]) -> npt.NDArray[np.int64]:
     """Event times in milliseconds; -1 where there is none."""
-    return np.array([_decode_timestamp(cell) for cell in cells], dtype=np.int64)
+    times = {cell: _decode_timestamp(cell) for cell in set(cells)}  # rows written together share it
+    return np.array([times[cell] for cell in cells], dtype=np.int64)
 
 
 def _decode_timestamp(cell: Cell) -> int:

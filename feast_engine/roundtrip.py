@@ -86,11 +86,13 @@ def _packed(commands: Sequence[Command]) -> bytes:
     """Redis's protocol (RESP)."""
     parts: list[bytes] = []
     shared: Sequence[bytes] | None = None
-    tail = b""
+    head = tail = b""
     for name, key, arguments in commands:
         if arguments is not shared:
-            shared, tail = arguments, b"".join([_text(part) for part in arguments])
-        parts.append(b"*%d\r\n%b%b%b" % (2 + len(arguments), _text(name), _text(key), tail))
+            shared = arguments
+            head = b"*%d\r\n%b$" % (2 + len(arguments), _text(name))
+            tail = b"".join([b"\r\n", *map(_text, arguments)])
+        parts.append(b"%b%d\r\n%b%b" % (head, len(key), key, tail))
     return b"".join(parts)
 
 
