@@ -11,7 +11,7 @@ import numpy as np
 
 from contracts.candidates import SOURCES, Candidates, CandidateSet
 from contracts.errors import ServiceError, shown
-from contracts.events import MAX_ID
+from contracts.fields import MAX_ID
 
 MOST_CONNECTIONS = 64
 MOST_CANDIDATES = 1000

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from candidate_service.client import MOST_CANDIDATES
 from candidate_service.follow import LiveIndex
-from contracts.events import MAX_ID
+from contracts.fields import MAX_ID
 from contracts.settings import Settings
 
 Text = Annotated[str, Field(max_length=MAX_ID)]

@@ -8,16 +8,14 @@ generated from this module.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from enum import IntEnum, StrEnum
 from hashlib import blake2b
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -27,14 +25,13 @@ from pydantic import (
 )
 
 from contracts.errors import InvalidEvent
+from contracts.fields import Id, Milliseconds, Price, Text
 
 SCHEMA_VERSION = 1
 SESSION_IDLE = timedelta(minutes=30)
 """A pause longer than this ends a visit."""
 CLOCK_SKEW = timedelta(minutes=5)
 """How far in the future the time of an event may lie: sender's clocks differ."""
-MAX_ID = 256
-"""Longest id, in characters."""
 
 
 class EventType(IntEnum):
@@ -115,50 +112,6 @@ class Topic(StrEnum):
 
 def topic_name(prefix: str, topic: Topic) -> str:
     return f"{prefix}{topic.value}"
-
-
-# --- field types -------------------------------------------------------------------------------
-
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]").search
-
-
-def _plain_text(value: str) -> str:
-    if _CONTROL(value):
-        raise ValueError("must hold no control characters")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError("must be valid Unicode") from None
-    return value
-
-
-def to_milliseconds(value: object) -> int:
-    """Milliseconds since 1970 UTC of an ISO 8601 text, a datetime or a number of milliseconds.
-
-    A time without zone is UTC. ValueError for anything else, and for years outside 1970..2199.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float | str | datetime):
-        raise ValueError("must be milliseconds since 1970 or an ISO 8601 time")
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    if isinstance(value, datetime):
-        zoned = value if value.tzinfo else value.replace(tzinfo=UTC)
-        value = (zoned - _EPOCH) // timedelta(milliseconds=1)
-    if not 0 <= value < _YEAR_2200:  # nan and infinities fail too
-        raise ValueError("must lie between the years 1970 and 2199")
-    return int(value)
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_YEAR_2200 = 7_258_118_400_000
-
-Milliseconds = Annotated[int, BeforeValidator(to_milliseconds, json_schema_input_type=int | str)]
-Id = Annotated[
-    str, Field(min_length=1, max_length=MAX_ID, strict=True), AfterValidator(_plain_text)
-]
-Text = Annotated[str, Field(max_length=2000, strict=True), AfterValidator(_plain_text)]
-Price = Annotated[float, Field(ge=0, allow_inf_nan=False, le=1e12)]
 
 
 def _named(enum: type[IntEnum]) -> BeforeValidator:

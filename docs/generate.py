@@ -20,6 +20,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from contracts import events, features
+from contracts.fields import MAX_ID
 from contracts.settings import PREFIX, ROOT, Settings
 
 FOLDER = Path(__file__).resolve().parent
@@ -96,7 +97,7 @@ def events_page() -> str:
     prefix = Settings.model_fields["topic_prefix"].default
     limits = (
         f"Schema version {events.SCHEMA_VERSION}. A message is one JSON object in UTF-8. A field"
-        f" that is not listed is refused. Ids have 1 to {events.MAX_ID} characters without control"
+        f" that is not listed is refused. Ids have 1 to {MAX_ID} characters without control"
         f" characters. A time is milliseconds since 1970 UTC or ISO 8601 (without a zone: UTC), at"
         f" most {_duration(events.CLOCK_SKEW)} after the receiver's clock. A pause of over"
         f" {_duration(events.SESSION_IDLE)} ends a visit. Every topic has the prefix"

@@ -14,6 +14,9 @@ from orchestrator.metrics import Metrics
 from orchestrator.parts import Parts, World, assemble
 from orchestrator.ports import CandidateFinder
 
+IMPRESSION_LINGER_MS = 250
+"""Nobody waits for an impression, and one at a time they cost as much as half an answer."""
+
 
 async def open_parts(settings: Settings, switched: Callable[[], object]) -> Parts:
     """The parts of an API process, with the active release loaded if there is one that is whole.
@@ -36,7 +39,7 @@ def real_world(settings: Settings, metrics: Metrics) -> World:
     ranker = TritonRanker(settings.triton)
     find, close_candidates = candidate_finders(settings)
     # two producers: what waits for a Kafka that is down must not take the room of events
-    events, messages = KafkaLog(settings), KafkaLog(settings)
+    events, messages = KafkaLog(settings), KafkaLog(settings, linger_ms=IMPRESSION_LINGER_MS)
     impressions = QueuedMessages(messages, metrics)
     return World(
         sessions=store,

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from contracts.errors import InvalidEvent, ServiceError
-from contracts.events import MAX_ID, DeadLetter, Event, Reason, Topic, parse_event
+from contracts.events import DeadLetter, Event, Reason, Topic, parse_event
+from contracts.fields import MAX_ID
 from contracts.settings import Settings
 from orchestrator.logs import Occasionally
 from orchestrator.metrics import Metrics

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from contracts.candidates import SOURCES
-from contracts.events import MAX_ID, Device, Event, Reason, TrafficSource
+from contracts.events import Device, Event, Reason, TrafficSource
+from contracts.fields import MAX_ID
 from orchestrator.metrics import DEGRADED
 from orchestrator.request import DEFAULT_K, MAX_EXCLUDE
 

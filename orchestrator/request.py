@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from contracts.errors import InvalidEvent, NextclickError, shown
-from contracts.events import MAX_ID, Device, Event, TrafficSource, parse_event
+from contracts.events import Device, Event, TrafficSource, parse_event
+from contracts.fields import MAX_ID
 from contracts.settings import Settings
 
 DEFAULT_K = 20

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from contracts.errors import NextclickError, UsageError
-from contracts.events import to_milliseconds
+from contracts.fields import to_milliseconds
 from contracts.settings import Settings
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from contracts.errors import UsageError
-from contracts.events import MAX_ID, SESSION_IDLE
+from contracts.events import SESSION_IDLE
+from contracts.fields import MAX_ID
 
 NEEDED = ("session", "item", "time", "type")
 OPTIONAL = ("price", "quantity", "position", "device", "source", "query", "event_id")

@@ -20,8 +20,8 @@ from contracts.events import (
     parse_price,
     parse_product,
     parse_served,
-    to_milliseconds,
 )
+from contracts.fields import to_milliseconds
 from contracts.tables import LAKE_COLUMNS, Lake
 from orchestrator.consumer.ports import Record
 

@@ -14,7 +14,6 @@ from contracts.errors import InvalidEvent
 from contracts.events import (
     CLOCK_SKEW,
     ITEM_TYPES,
-    MAX_ID,
     DeadLetter,
     Device,
     Event,
@@ -26,8 +25,8 @@ from contracts.events import (
     parse_event,
     parse_price,
     parse_product,
-    to_milliseconds,
 )
+from contracts.fields import MAX_ID, to_milliseconds
 
 NOW = 1_767_225_600_000  # 2026-01-01
 CLICK: dict[str, Any] = {"session_id": "s", "type": "click", "time": NOW, "item_id": "i"}
