@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections import Counter
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -225,9 +226,9 @@ class Pipeline:
 
     def _answer(self, run: _Run, release: str | None, ranked: Ranked) -> dict[str, Any]:
         items = answer_items(ranked)
-        for item in items:
-            for source in item["sources"][:1]:
-                self._metrics.sources[source].inc()
+        best = Counter(source for item in items for source in item["sources"][:1])
+        for source, times in best.items():
+            self._metrics.sources[source].inc(times)
         if not items:
             self._metrics.empty.inc()
         run.timings_ms["total"] = _milliseconds_since(run.begun)
