@@ -11,8 +11,9 @@ from pathlib import Path
 
 from contracts.errors import ServiceError
 from contracts.settings import Settings
+from local_stack.java import ensure_java
 from local_stack.service import PROBE_SECONDS, Service, check_port
-from local_stack.tools import KAFKA_FILES, KAFKA_VERSION, ensure_java
+from local_stack.tools import KAFKA_FILES, KAFKA_VERSION
 
 FORMAT_SECONDS = 120
 HEAP = "256m"

@@ -52,7 +52,7 @@ def run_spark_jobs(
     settings: Settings, now: datetime, report: Callable[[str, int, int], None]
 ) -> dict[str, Any]:
     """All jobs as one Spark application of its own process; the summary that it prints."""
-    from local_stack.tools import ensure_java
+    from local_stack.java import ensure_java
 
     java = ensure_java(settings)
     command = [sys.executable, "-m", "spark_jobs", "run", "--json", "--now", str(_ms(now))]

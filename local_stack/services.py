@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from contracts.errors import UsageError
 from contracts.settings import Settings
+from local_stack.java import ensure_java
 from local_stack.kafka import kafka
 from local_stack.mlflow import mlflow
 from local_stack.product import api, consumer
@@ -13,7 +14,6 @@ from local_stack.redis import redis
 from local_stack.service import Service
 from local_stack.tools import (
     Report,
-    ensure_java,
     ensure_kafka,
     ensure_libpython,
     ensure_triton_environment,

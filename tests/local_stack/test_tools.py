@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import pkcs12
 
 from contracts.errors import ServiceError
 from contracts.settings import Settings
-from local_stack import tools
+from local_stack import java, tools
 
 
-def java(folder: Path, release: str) -> Path:
+def fake_java(folder: Path, release: str) -> Path:
     program = folder / "bin/java"
     program.parent.mkdir(parents=True)
     program.write_text("#!/bin/sh\n")
@@ -28,17 +33,17 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def test_the_machines_own_java_is_taken(tmp_path: Path, settings: Settings) -> None:
-    home = java(tmp_path / "jdk", 'JAVA_VERSION="17.0.13"\n')
-    assert tools.ensure_java(settings, {"JAVA_HOME": str(home)}) == home
-    assert tools.ensure_java(settings, {"PATH": str(home / "bin")}) == home
+    home = fake_java(tmp_path / "jdk", 'JAVA_VERSION="17.0.13"\n')
+    assert java.ensure_java(settings, {"JAVA_HOME": str(home)}) == home
+    assert java.ensure_java(settings, {"PATH": str(home / "bin")}) == home
 
 
 @pytest.mark.parametrize("release", ['JAVA_VERSION="25"\n', 'JAVA_VERSION="1.8.0_392"\n'])
 def test_a_java_that_spark_cannot_use_gives_way_to_the_wheel(
     tmp_path: Path, settings: Settings, release: str
 ) -> None:
-    home = java(tmp_path / "jdk", release)
-    found = tools.ensure_java(settings, {"JAVA_HOME": str(home), "PATH": ""})
+    home = fake_java(tmp_path / "jdk", release)
+    found = java.ensure_java(settings, {"JAVA_HOME": str(home), "PATH": ""})
     assert found == settings.tools / "java"
     version = subprocess.run(
         [found / "bin/java", "--add-modules=jdk.incubator.vector", "-version"],
@@ -50,8 +55,24 @@ def test_a_java_that_spark_cannot_use_gives_way_to_the_wheel(
     assert 'version "21' in version.stderr
 
 
+def test_the_wheels_java_trusts_what_the_machine_trusts(tmp_path: Path) -> None:
+    """An authority goes in as it is; what is no certificate is passed over."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a proxy's own authority")])
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+    builder = x509.CertificateBuilder(
+        name, name, key.public_key(), 1, begin, begin.replace(year=2036)
+    )
+    authority = builder.sign(key, hashes.SHA256())
+    der = authority.public_bytes(serialization.Encoding.DER)
+    store = java.trust_store([der, b"no certificate"])
+    found = pkcs12.load_pkcs12(store, java.STORE_PASSWORD.encode())
+    assert [each.certificate for each in found.additional_certs] == [authority]
+    assert java.trust_store([]) == b""
+
+
 def test_a_missing_java_home_is_no_java(tmp_path: Path) -> None:
-    assert tools.java_major(tmp_path / "nothing") is None
+    assert java.java_major(tmp_path / "nothing") is None
 
 
 def sums(folder: Path, **digests: str) -> Path:
