@@ -58,6 +58,7 @@ def describe_items(settings: Settings, items: Sequence[str]) -> dict[str, dict[s
     with connect(settings, SECONDS) as client:
         request = ReadRequest("item_catalogue", names, ("brand", "category", "price"))
         columns = SyncReader(settings, client).read([request], None)[0].columns
+    columns = {column: values.tolist() for column, values in columns.items()}
     return {
         name: {column: columns[column][row] for column in ("brand", "category", "price")}
         for row, name in enumerate(names)

@@ -17,7 +17,6 @@ from candidate_service.source import (
     Answer,
     Ints,
     Parameters,
-    Silent,
     Source,
     Sparse,
     Visit,
@@ -69,7 +68,7 @@ class Covisitation(Source):
         begin = indptr[rows]
         length = indptr[rows + 1] - begin
         if not len(visit):
-            return Silent()
+            return Sparse(rows, steps)
         place = np.arange(length.sum()) + np.repeat(begin - (length.cumsum() - length), length)
         decay = np.repeat(self.parameters["step_weight"] ** steps, length)
         items, group = np.unique(self.arrays["neighbours"][place], return_inverse=True)

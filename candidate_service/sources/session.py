@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy.typing as npt
 
 from candidate_service.history import History
-from candidate_service.source import Answer, Parameters, Silent, Source, Sparse, Visit
+from candidate_service.source import Answer, Parameters, Source, Sparse, Visit
 
 
 class Session(Source):
@@ -25,7 +25,5 @@ class Session(Source):
         return {}
 
     def ask(self, visit: Visit) -> Answer:
-        if not len(visit):
-            return Silent()
         order = visit.items.argsort()
         return Sparse(visit.items[order], self.parameters["decay"] ** visit.steps[order])
