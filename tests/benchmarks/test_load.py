@@ -7,7 +7,6 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-import pytest
 from aiohttp import web
 
 from benchmarks.load import Samples, Target, open_client, open_loop, percentile
