@@ -164,8 +164,9 @@ def _dead_letters() -> str:
     return "\n\n".join(
         [
             f"## `{events.Topic.dead_letters.value}`: what was refused",
-            "Nothing is dropped in silence: what is refused goes here and to the lake's table"
-            " `dead_letters`, and POST /v1/events names it in its answer.",
+            "Nothing is dropped in silence. What POST /v1/events refuses is named in its answer and"
+            " goes here; what the consumer refuses goes here and to the lake's table"
+            " `dead_letters`; what an import refuses goes to that table.",
             _table(["field", "meaning"], ([f"`{n}`", text] for n, text in fields.items())),
             "### Reasons",
             _table(["reason", "when"], ([f"`{r.value}`", REASONS[r]] for r in events.Reason)),

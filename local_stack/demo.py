@@ -191,7 +191,7 @@ def _drift(settings: Settings, release: Release, progress: StepProgress) -> dict
 def _addresses(settings: Settings) -> dict[str, str]:
     return {
         "recommend": f"{settings.api}/v1/recommend",
-        "API documentation": f"{settings.api}/docs",
+        "API documentation": f"{settings.api}/openapi.json",
         "metrics": f"{settings.api}/metrics",
         "MLflow": settings.mlflow,
         "Triton": f"http://{settings.host}:{settings.triton_http_port}/v2/models/ranker",

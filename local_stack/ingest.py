@@ -6,7 +6,7 @@ from pathlib import Path
 
 from contracts.settings import Settings
 from local_stack.cli.progress import StepProgress
-from local_stack.data.importer import ImportSummary, import_events
+from local_stack.data.importer import ImportSummary, check_file, import_events
 from local_stack.lag import wait_until_consumed
 
 
@@ -21,6 +21,7 @@ def ingest(
     """One or two steps of `progress`: sending, and waiting for the consumer."""
     from orchestrator.kafka_log import KafkaLog, ensure_topics
 
+    check_file(file)
     with progress.step(f"events of {file.name} into Kafka"):
         ensure_topics(settings)
         log = KafkaLog(settings)

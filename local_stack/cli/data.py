@@ -24,7 +24,7 @@ def data() -> None:
 @click.option("--sessions", default=20_000, show_default=True, type=click.IntRange(1, 10_000_000))
 @click.option("--items", default=2_000, show_default=True, type=click.IntRange(10, 10_000_000))
 @click.option("--days", default=42, show_default=True, type=click.IntRange(1, 3650))
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @json_option
 def generate(file: Path, sessions: int, items: int, days: int, seed: int, as_json: bool) -> None:
     """Write the events of a made-up shop with a planted, documented structure to FILE (Parquet)."""

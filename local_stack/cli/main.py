@@ -51,7 +51,7 @@ def assembled() -> click.Group:
 def main() -> None:
     """Run a command; an error of ours is one message, not a traceback."""
     try:
-        assembled()(standalone_mode=False)
+        assembled()(prog_name="./nextclick", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -32,6 +32,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contracts.errors import UsageError
 from contracts.events import Device, TrafficSource
 
 FOLLOW, SAME_CATEGORY, POPULAR = 0.5, 0.25, 0.15
@@ -167,9 +168,16 @@ def write_shop(
     end_ms: int | None = None,
 ) -> int:
     """Write the events of `generate_shop` to a Parquet file; returns how many."""
+    if file.suffix != ".parquet":
+        raise UsageError(
+            f"{file}: the shop is written as Parquet, so the name must end in .parquet"
+        )
     _, table = generate_shop(seed, sessions, items, days, end_ms)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, file, compression="zstd")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, file, compression="zstd")
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error}") from None
     rows: int = table.num_rows
     return rows
 

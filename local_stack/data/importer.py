@@ -13,8 +13,10 @@ and those event ids that the file holds more than once.
 
 from __future__ import annotations
 
+import gzip
 import tempfile
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -135,20 +137,52 @@ def import_events(
     return summary
 
 
+def check_file(path: Path) -> None:
+    """UsageError where there is nothing to import, or text that DuckDB would pass over unseen."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name one Parquet or CSV file in it")
+    if not path.is_file():
+        raise UsageError(f"{path}: there is no such file")
+    if not path.stat().st_size:
+        raise UsageError(f"{path} is empty: expected a Parquet file, or CSV with a header")
+    if not _is_parquet(path) and path.suffix != ".zst":
+        _check_text(path)
+
+
+def _check_text(path: Path) -> None:
+    line = 0
+    reader = gzip.open if path.suffix == ".gz" else Path.open
+    try:
+        with reader(path, "rb") as lines:
+            for content in lines:
+                line += 1
+                content.decode()
+    except UnicodeDecodeError:
+        raise UsageError(
+            f"{path}, line {line}: not UTF-8; convert the file first, for example with"
+            " `iconv -f latin1 -t utf-8`; nothing was imported"
+        ) from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.name.endswith((".parquet", ".pq"))
+
+
 class _Table:
     """The file in DuckDB."""
 
     def __init__(self, path: Path, now: int) -> None:
         import duckdb
 
-        if not path.is_file():
-            raise UsageError(f"{path}: there is no such file")
+        check_file(path)
         self._path, self._now, self._error = path, now, duckdb.Error
         self._folder = tempfile.TemporaryDirectory(prefix="nextclick-import-")
         self._base = duckdb.connect(config={"memory_limit": MEMORY, "threads": 2})
         self._base.execute("SET TimeZone = 'UTC'")
         self._base.execute(f"SET temp_directory = '{self._folder.name}'")
-        self._csv = not path.name.endswith((".parquet", ".pq"))
+        self._csv = not _is_parquet(path)
         self._source = self._reader()
         self.types: dict[str, str] = {}
 

@@ -104,9 +104,9 @@ def test_all_that_visitors_do_is_there(made: Made) -> None:
 
 def test_the_same_seed_makes_the_same_shop_and_another_seed_another(tmp_path: Path) -> None:
     for name, seed in [("a", 1), ("b", 1), ("c", 2)]:
-        rows = write_shop(tmp_path / name, seed=seed, **SIZE)
-        assert rows == pq.ParquetFile(tmp_path / name).metadata.num_rows
-    same, again, other = ((tmp_path / name).read_bytes() for name in "abc")
+        rows = write_shop(tmp_path / f"{name}.parquet", seed=seed, **SIZE)
+        assert rows == pq.ParquetFile(tmp_path / f"{name}.parquet").metadata.num_rows
+    same, again, other = ((tmp_path / f"{name}.parquet").read_bytes() for name in "abc")
     assert same == again
     assert same != other
     shop, _ = generate_shop(seed=1, **SIZE)

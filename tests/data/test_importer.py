@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from contracts.errors import UsageError
 from contracts.events import Reason, Topic
 from contracts.settings import Settings
-from local_stack.data.importer import DAY_MS, ImportSummary, import_events
+from local_stack.data.importer import DAY_MS, ImportSummary, check_file, import_events
 
 NOON = 1_700_049_600_000  # 2023-11-15T12:00 UTC
 
@@ -267,3 +267,26 @@ def test_events_come_in_order_of_time_over_batches(shop: Shop) -> None:
     assert times == sorted(times)
     assert seen[-1] == (12_000, 12_000)
     assert len(seen) > 1
+
+
+@pytest.mark.parametrize("compressed", [False, True], ids=["csv", "csv.gz"])
+def test_text_that_is_not_utf8_is_refused_whole_with_its_line(
+    tmp_path: Path, compressed: bool
+) -> None:
+    """DuckDB would pass over the line without a word."""
+    content = b"session_id,item_id,time,type\ns,a,2026-11-20T10:00:00Z,click\ns\xff,b,2026-11-20T10:00:00Z,click\n"
+    path = tmp_path / ("events.csv.gz" if compressed else "events.csv")
+    path.write_bytes(gzip.compress(content) if compressed else content)
+    with pytest.raises(UsageError, match="line 3: not UTF-8"):
+        check_file(path)
+
+
+def test_what_is_no_file_says_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").touch()
+    for path, said in (
+        (tmp_path, "folder"),
+        (tmp_path / "no.csv", "no such"),
+        (tmp_path / "empty.csv", "empty"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            check_file(path)
