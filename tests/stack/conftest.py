@@ -30,11 +30,21 @@ def free_ports(count: int) -> list[int]:
         return [int(each.getsockname()[1]) for each in sockets]
 
 
+ROOMY = {
+    "deadline_ms": 4000,
+    "session_budget_ms": 800,
+    "candidates_budget_ms": 800,
+    "features_budget_ms": 800,
+    "ranking_budget_ms": 1200,
+}
+"""What is tested is what an answer lacks when a part is away, not how fast a busy machine is."""
+
+
 def free_settings(folder: Path) -> Settings:
     """Settings of a stack of one's own in `folder`."""
     ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
     home = folder / "home"
-    return Settings.model_validate({"home": home, "models": home / "models", **ports})
+    return Settings.model_validate({"home": home, "models": home / "models", **ports, **ROOMY})
 
 
 @pytest.fixture(scope="session")
