@@ -153,7 +153,7 @@ def _usable_release(settings: Settings) -> Release | None:
 
 
 def _live_answer(settings: Settings) -> dict[str, Any]:
-    """Send the events of the newest visit with three clicks under a new session, then ask."""
+    """Send the events of a past visit with three clicks under a new session, then ask."""
     visit = past_visits(settings, at_least=3, count=1)[0]
     session, events = visit.as_new_session()
     accepted = post(settings, "/v1/events", events)

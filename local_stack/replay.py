@@ -44,13 +44,15 @@ def _event(row: dict[str, Any], session: str, shift: int) -> dict[str, Any]:
 
 
 def past_visits(settings: Settings, at_least: int, count: int) -> list[PastVisit]:
-    """The newest `count` visits with `at_least` items before their last click, newest first."""
+    """`count` moments of the last 7 days at which a visit had `at_least` items, drawn by hash."""
     import duckdb
 
     queries = f"{settings.offline}/{Offline.queries}/**/*.parquet"
     clean = f"{settings.offline}/{Offline.events_clean}/**/*.parquet"
     with duckdb.connect() as database:
-        found = database.execute(_NEWEST, [queries, at_least, count]).fetchall()
+        found = database.execute(
+            _SAMPLE, {"queries": queries, "least": at_least, "count": count}
+        ).fetchall()
         names = [row[0] for row in found]
         rows = database.execute(_EVENTS, [clean, names]).fetchall()
     if not found:
@@ -69,11 +71,12 @@ def _past(row: tuple[Any, ...], events: list[dict[str, Any]]) -> PastVisit:
     return PastVisit(visit, moment, tuple(visited), label, known[-100:])
 
 
-_NEWEST = """
-SELECT visit, moment, visited, label FROM (
-  SELECT *, row_number() OVER (PARTITION BY visit ORDER BY moment DESC) AS place
-  FROM read_parquet(?)
-) WHERE place = 1 AND len(visited) >= ? ORDER BY moment DESC, visit LIMIT ?
+# prefixes of visits as they come, long and short, as the training reference holds them
+_SAMPLE = """
+SELECT visit, moment, visited, label FROM read_parquet($queries)
+WHERE len(visited) >= $least
+  AND moment >= (SELECT max(moment) - 7 * 86400000 FROM read_parquet($queries))
+ORDER BY hash(visit, moment), visit, moment LIMIT $count
 """
 _COLUMNS = ("visit", "type", "time", "item_id", "position", "device", "source")
 _EVENTS = """
