@@ -4,7 +4,6 @@ NextclickError                  anything a person has to read; its text says wha
 ├── UsageError                  wrong command, setting or file: exit code 2
 ├── ServiceError                a service did not start, answer or keep up: exit code 1
 ├── ReleaseError                a release is not whole and must not take traffic: exit code 1
-├── CheckFailed                 a check found what it looks for: exit code 3
 └── InvalidEvent                an event that is refused, with its field and reason
 """
 
@@ -30,10 +29,6 @@ class ServiceError(NextclickError):
 
 class ReleaseError(NextclickError):
     exit_code = 1
-
-
-class CheckFailed(NextclickError):
-    exit_code = 3
 
 
 class InvalidEvent(NextclickError):

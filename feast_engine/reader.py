@@ -7,8 +7,7 @@ maximum age of `contracts.features` applied, which Feast does offline only.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
@@ -27,7 +26,6 @@ from feast_engine.connection import (
     SECONDS,
     AsyncClient,
     SyncClient,
-    connect_async,
     unreachable,
 )
 from feast_engine.layout import (
@@ -218,13 +216,3 @@ class SyncReader:
         except (redis.RedisError, OSError) as error:
             raise unreachable(self._config, error) from error
         return plan.rows(replies, moment_ms)
-
-
-@asynccontextmanager
-async def open_reader(settings: Settings) -> AsyncIterator[OnlineReader]:
-    """A reader with a connection of its own, closed at the end."""
-    client = connect_async(settings)
-    try:
-        yield OnlineReader(settings, client)
-    finally:
-        await client.aclose()
