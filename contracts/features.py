@@ -44,7 +44,8 @@ class View:
     """A group of features that are written together: a feature view of Feast.
 
     `max_age`: a value older than this at the moment it is asked for is missing, online and
-    offline; None: it never ages. A view with `on_demand` is computed when asked for.
+    offline; None: it never ages. A view with `on_demand` is computed when asked for. `as_known`:
+    offline, a row counts only if it was created at or before the moment asked for.
     """
 
     name: str
@@ -53,6 +54,7 @@ class View:
     max_age: timedelta | None
     meaning: str
     on_demand: bool = False
+    as_known: bool = True
 
     @property
     def join_keys(self) -> tuple[str, ...]:

@@ -34,6 +34,8 @@ def computed_fields_of(view: View) -> list[Field]:
 
 
 def tags_of(view: View) -> dict[str, str]:
-    """The group and, where fields have no room for them, the meanings."""
+    """The group, whether late rows are hidden and, where fields have no room for them, meanings."""
     meanings = {feature.name: feature.meaning for feature in of_view(view.name)}
-    return {"group": view.group.value, **(meanings if view.on_demand else {})}
+    if view.on_demand:
+        return {"group": view.group.value, **meanings}
+    return {"group": view.group.value, "as_known": str(view.as_known).lower()}
