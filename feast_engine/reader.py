@@ -59,10 +59,13 @@ class ReadRequest:
 @dataclass(frozen=True)
 class ViewRows:
     """columns: by feature, n values each: float32 (nan missing), int64 (0 missing), objects
-    (None missing), or objects that are lists ([] missing). status: int8 [n], see `Status`."""
+    (None missing), or objects that are lists ([] missing). status: int8 [n], see `Status`.
+    event_times_ms: int64 [n], from when the stored rows hold, which tells one version of a row
+    from another; -1 where there is no row; of a row that is too old, its own."""
 
     columns: dict[str, Column]
     status: npt.NDArray[np.int8]
+    event_times_ms: npt.NDArray[np.int64]
 
     @property
     def present(self) -> npt.NDArray[np.bool_]:
@@ -138,7 +141,9 @@ def _transposed(rows: list[list[Cell]], command: _Command) -> list[Sequence[Cell
 
 
 def _decode(part: _Part, table: list[Sequence[Cell]], moment_ms: int | None) -> ViewRows:
-    status = _status(table[part.start], part.layout.view.max_age, moment_ms)
+    stamps = table[part.start]
+    times = decode_timestamps(stamps)
+    status = _status(stamps, times, part.layout.view.max_age, moment_ms)
     old = (status != Status.PRESENT).tolist() if (status == Status.TOO_OLD).any() else None
     first = part.start + 1
     columns: dict[DType, dict[str, Sequence[Cell]]] = {}
@@ -147,7 +152,7 @@ def _decode(part: _Part, table: list[Sequence[Cell]], moment_ms: int | None) -> 
     decoded: dict[str, Column] = {}
     for dtype, alike in columns.items():
         decoded |= _decode_together(dtype, alike, len(status))
-    return ViewRows({name: decoded[name] for name in part.names}, status)
+    return ViewRows({name: decoded[name] for name in part.names}, status, times)
 
 
 def _hidden(cells: Sequence[Cell], where: list[bool] | None) -> Sequence[Cell]:
@@ -166,12 +171,15 @@ def _decode_together(
 
 
 def _status(
-    cells: Sequence[Cell], max_age: timedelta | None, moment_ms: int | None
+    stamps: Sequence[Cell],
+    times: npt.NDArray[np.int64],
+    max_age: timedelta | None,
+    moment_ms: int | None,
 ) -> npt.NDArray[np.int8]:
-    missing = np.array([cell is None for cell in cells], dtype=bool)
+    missing = np.array([stamp is None for stamp in stamps], dtype=bool)
     status = np.where(missing, Status.MISSING, Status.PRESENT).astype(np.int8)
     if max_age is not None and moment_ms is not None:
-        age = moment_ms - decode_timestamps(cells)
+        age = moment_ms - times
         status[~missing & (age > max_age // timedelta(milliseconds=1))] = Status.TOO_OLD
     return status
 

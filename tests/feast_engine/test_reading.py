@@ -43,6 +43,11 @@ def test_the_maximum_age_is_applied(age: int, status: Status) -> None:
     np.testing.assert_array_equal(rows.columns["device"], np.array([expected, np.nan], np.float32))
 
 
+@pytest.mark.parametrize("moment", [None, NOW, NOW + HALF_HOUR + 1])
+def test_rows_tell_their_version_also_when_too_old(moment: int | None) -> None:
+    assert read_context(NOW, moment).event_times_ms.tolist() == [NOW, -1]
+
+
 def test_without_a_moment_nothing_is_too_old() -> None:
     assert read_context(0, None).status.tolist() == [Status.PRESENT, Status.MISSING]
 
@@ -56,7 +61,7 @@ def test_requests_for_the_same_keys_share_a_command() -> None:
 def test_no_keys_give_no_rows() -> None:
     rows = _Plan("shop", [ReadRequest("item_catalogue", [])]).rows([], NOW)[0]
     assert {len(column) for column in rows.columns.values()} == {0}
-    assert len(rows.status) == 0
+    assert len(rows.status) == len(rows.event_times_ms) == 0
 
 
 def test_a_feature_of_another_view_is_refused() -> None:
