@@ -110,6 +110,11 @@ class Topic(StrEnum):
     dead_letters = "dead-letters"  # no key
 
 
+BACKFILL_HEADER = "backfill"
+"""Header of a Kafka message that tells of the past (an import): it counts as known since its own
+time, not since it was sent, else nothing of a shop's history would ever have been known."""
+
+
 def topic_name(prefix: str, topic: Topic) -> str:
     return f"{prefix}{topic.value}"
 
@@ -241,12 +246,30 @@ class Impression(_Message):
 
 
 class ServedRows(_Message):
-    """The feature rows of an answer's items, as the ranker saw them (`rows` [items, features])."""
+    """The feature rows of an answer's items, as the ranker saw them (`rows` [items, features]), and
+    all that is needed to compute them anew: what was asked, and which stored rows were read.
+
+    `asked_at`: the server's clock when the request came (`time` may lie after it, senders' clocks
+    differ). `session_version`: see `contracts.session.SessionState.version`. `versions`: by stored
+    item view the event time, milliseconds, of the row that was read of each of `items`;
+    `visited_versions` of each of `visited` (`contracts.session.items_of`); -1: there was none.
+    """
 
     request_id: str
     session_id: str
     time: int
+    asked_at: int
     release: str
+    index: str  # the candidate index that proposed; another than the release's during a switch
+    session_version: int
+    events: list[dict[str, Any]]  # of the request itself, in their wire form
+    context: dict[str, int]
+    exclude: list[str]
+    candidates: int  # how many were asked of the index
+    degraded: list[str]
+    visited: list[str]
+    visited_versions: dict[str, list[int]]
+    versions: dict[str, list[int]]
     features: list[str]
     items: list[str]
     rows: list[list[float | None]]

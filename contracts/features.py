@@ -101,8 +101,11 @@ def _features(view: str, dtype: DType, ranked: bool, meanings: Mapping[str, str]
 
 
 FEATURES: tuple[Feature, ...] = (
-    # the session's state (contracts.session.SessionState), from which everything else follows
+    # the session's state (contracts.session.SessionState), from which everything else follows. The
+    # version comes first: of rows of one time, offline, the one with the greatest values counts
+    *_features("session", DType.int64, False, {"session_version": "Kafka offset of the newest message that changed the state; -1 none."}),
     *_features("session", DType.list_int64, False, {
+        "event_offset": "Their places in their Kafka partition: the order in which they became known; -1 unknown.",
         "event_time": "Milliseconds since 1970 of the newest events, oldest first.",
         "event_key": "64 bits of their event ids.",
         "event_type": "Their types (EventType).",

@@ -33,13 +33,16 @@ class SessionEvent(NamedTuple):
     position: int  # -1 where unknown
     device: int  # Device
     source: int  # TrafficSource
+    # its place in its Kafka partition, where all events of a session lie: the order in which they
+    # became known; -1: not from Kafka
+    offset: int = -1
 
     @classmethod
-    def of(cls, event: Event) -> SessionEvent:
+    def of(cls, event: Event, offset: int = -1) -> SessionEvent:
         position = -1 if event.position is None else event.position
         return cls(
             event.time, event.key, int(event.type), event.item_id or "", position,
-            int(event.device), int(event.source),
+            int(event.device), int(event.source), offset,
         )  # fmt: skip
 
 
@@ -49,12 +52,20 @@ class SessionState:
 
     events: tuple[SessionEvent, ...] = ()
 
-    def columns(self) -> dict[str, list[Any]]:
-        """The state as the list features `event_*` of the view `session`."""
-        return {
+    @property
+    def version(self) -> int:
+        """Names this state among all that its session ever had: the offset of the newest message
+        that changed it; -1: none. Whatever changes a state puts an event into it that lies behind
+        all others in the partition, and a repeat, also after a crash, changes nothing."""
+        return max((event.offset for event in self.events), default=-1)
+
+    def columns(self) -> dict[str, Any]:
+        """The state as features of the view `session`: the lists `event_*`, and its version."""
+        lists: dict[str, Any] = {
             f"event_{name}": [getattr(event, name) for event in self.events]
             for name in SessionEvent._fields
         }
+        return {"session_version": self.version, **lists}
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Sequence[Any]]) -> SessionState:

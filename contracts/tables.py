@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from contracts.features import DType, of_view
+from contracts.features import VIEWS, DType, of_view
 
 EVENT_TIMESTAMP = "event_timestamp"
 """Feast's event time, a UTC timestamp: from when the row's values hold."""
@@ -40,8 +40,23 @@ class Offline(StrEnum):
 Columns = dict[str, str]
 """Column name to Arrow type, as text."""
 
+STORED_ITEM_VIEWS = tuple(
+    view.name for view in VIEWS.values() if view.entities == ("item",) and not view.on_demand
+)
+ASKED = (
+    "index", "events", "context", "exclude", "candidates", "degraded", "visited", "visited_versions",
+)  # fmt: skip
+"""Fields of a served answer that its rows share."""
+
+
+def version_column(view: str) -> str:
+    """Column of `Lake.served`: the event time of the row of the view that was read; -1 none."""
+    return f"{view}_version"
+
+
 _KAFKA: Columns = {"received": "int64", "partition": "int32", "offset": "int64"}
-"""When the consumer took the message, and where it lay in Kafka."""
+"""When the message became known, and where it lay in Kafka. Known: by Kafka's time of the message;
+one that tells of the past (contracts.events.BACKFILL_HEADER) since its own time."""
 
 LAKE_COLUMNS: dict[Lake, Columns] = {
     Lake.events: {
@@ -85,8 +100,9 @@ LAKE_COLUMNS: dict[Lake, Columns] = {
         "degraded": "list<string>",
         **_KAFKA,
     },
-    # one row an item of an answer; beside these, one float column for each ranked feature of the
-    # release that answered, so columns differ from file to file: read by name
+    # one row an item of an answer (contracts.events.ServedRows); beside these, one float column for
+    # each ranked feature of the release that answered, so columns differ from file to file: read
+    # by name. `asked`: JSON of the fields of `ASKED`, the same in all rows of an answer
     Lake.served: {
         "request_id": "string",
         "session_id": "string",
@@ -95,6 +111,10 @@ LAKE_COLUMNS: dict[Lake, Columns] = {
         "item_id": "string",
         "place": "int32",  # from 1
         "score": "double",
+        "asked_at": "int64",
+        "session_version": "int64",
+        "asked": "string",
+        **{version_column(view): "int64" for view in STORED_ITEM_VIEWS},
         **_KAFKA,
     },
     Lake.dead_letters: {
@@ -135,13 +155,17 @@ OFFLINE_COLUMNS: dict[Offline, Columns] = {
         "source": "int32",
         "price": "double",
         "request_id": "string",
+        "offset": "int64",  # its place in its Kafka partition; -1 unknown
+        "received": "int64",  # when it became known
     },
-    # one row an event: the state and the features after it; both session views read this table
+    # one row for each message that changed a session: the state and the features after it, as the
+    # online store held them from then on; event time: of the newest event in the state; created:
+    # when that message became known. Both session views read this table
     Offline.session: {"session_id": "string", **_FEAST, **_of("session"), **_of("context")},
     Offline.item_catalogue: {"item_id": "string", **_FEAST, **_of("item_catalogue")},
     Offline.item_activity: {"item_id": "string", **_FEAST, **_of("item_activity")},
-    # one row a prediction that could have been made: at `moment` (the time of the visit's last
-    # event then) the visitor had visited `visited` (contracts.session.items_of), and `label` is
+    # one row a prediction that could have been made: at `moment` (when the visit's last event then
+    # had become known) the visitor had visited `visited` (contracts.session.items_of), and `label` is
     # the item clicked or viewed next in the visit, different from the last visited
     Offline.queries: {
         "visit": "string",

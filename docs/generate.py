@@ -73,7 +73,11 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "sources": [["covisitation", "vector"], ["popular"]], "degraded": [],
     },
     events.ServedRows: {
-        "request_id": "6f1c", "session_id": "s-81", "time": NOW, "release": "r20260101-000000-v1",
+        "request_id": "6f1c", "session_id": "s-81", "time": NOW, "asked_at": NOW,
+        "release": "r20260101-000000-v1", "index": "i20260101-000000", "session_version": 118, "events": [],
+        "context": {"device": 2}, "exclude": [], "candidates": 150, "degraded": [],
+        "visited": ["1004870"], "visited_versions": {"item_catalogue": [NOW], "item_activity": [-1]},
+        "versions": {"item_catalogue": [NOW, NOW], "item_activity": [NOW, -1]},
         "features": ["price", "views_7d"], "items": ["1004856", "1004767"],
         "rows": [[130.76, 42.0], [None, 7.0]], "scores": [1.25, 0.5],
     },
@@ -138,6 +142,16 @@ def _topic(topic: events.Topic, model: type[BaseModel], key: str, writer: str) -
 
 
 MEANINGS = {
+    "asked_at": "The server's clock when the request came; `time` may lie after it.",
+    "index": "The candidate index that proposed.",
+    "session_version": "Which state of the session was read: Kafka offset of the newest message that changed it; -1 none.",
+    "events": "The request's own events.",
+    "context": "What the request said of device and source, as codes.",
+    "exclude": "Items that the request excluded.",
+    "candidates": "How many candidates were asked for.",
+    "visited": "Items visited, oldest first, the same item in a row once.",
+    "visited_versions": "Of each of `visited`, by stored view: event time of the row that was read; -1 none.",
+    "versions": "Of each of `items`, by stored view: event time of the row that was read; -1 none.",
     "request_id": "The answer.",
     "session_id": "The session that asked; empty where it named none.",
     "time": "When it was answered, milliseconds since 1970 UTC.",

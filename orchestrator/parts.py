@@ -108,7 +108,9 @@ def _pipeline(
         sessions=world.sessions,
         items=world.items,
         ranker=world.ranker,
-        served=ServedLog(world.impressions, settings.served_sample),
+        served=ServedLog(
+            world.impressions, settings.served_sample, settings.candidate_count
+        ),
         metrics=metrics,
     )
 

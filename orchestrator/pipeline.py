@@ -24,18 +24,26 @@ from typing import Any, TypeVar
 import numpy as np
 
 from contracts.candidates import CandidateSet
+from contracts.columns import items_to_read, request_columns
 from contracts.deadline import Deadline
 from contracts.features import BY_NAME, Group, matrix
-from contracts.moment import moment_features
-from contracts.pair import CATALOGUE, CatalogueColumns, pair_features
-from contracts.session import SessionEvent, SessionState, fold, items_of, session_features, visit
+from contracts.pair import CATALOGUE
+from contracts.session import SessionEvent, SessionState, fold, items_of, visit
 from contracts.settings import Settings
 from orchestrator.answer import Ranked, answer_items, by_candidate_order
 from orchestrator.logs import Occasionally
 from orchestrator.metrics import Metrics
-from orchestrator.ports import Floats, ItemReader, LiveRelease, Ranker, Releases, SessionReader
+from orchestrator.ports import (
+    Floats,
+    ItemReader,
+    ItemRows,
+    LiveRelease,
+    Ranker,
+    Releases,
+    SessionReader,
+)
 from orchestrator.request import RecommendRequest
-from orchestrator.served import ServedLog
+from orchestrator.served import Basis, ServedLog
 
 T = TypeVar("T")
 Columns = Mapping[str, Any]
@@ -51,6 +59,7 @@ class _Run:
     request_id: str
     moment: int
     begun: float
+    basis: Basis = field(default_factory=Basis)
     degraded: list[str] = field(default_factory=list)
     timings_ms: dict[str, float] = field(default_factory=dict)
 
@@ -93,7 +102,7 @@ class Pipeline:
         ranked = await self._ranked(run, live, events)
         answer = self._answer(run, ranked.release or live.release.version, ranked)
         if not probe and ranked.candidates:
-            self._served.log(request.session_id, run.moment, answer, ranked)
+            self._served.log(request, run.moment, answer, ranked, run.basis)
         return answer
 
     # --- stages --------------------------------------------------------------------------------
@@ -105,7 +114,9 @@ class Pipeline:
         if run.request.session_id:
             call = self._sessions.session(run.request.session_id, run.moment)
             state = await self._attempt(run, "session", self._settings.session_budget_ms, call)
-        state = fold(state or SessionState(), run.request.events)
+        state = state or SessionState()
+        run.basis.session_version = state.version
+        state = fold(state, run.request.events)
         if state.events:
             run.moment = max(run.moment, state.events[-1].time)
         return visit(state, run.moment)
@@ -113,11 +124,11 @@ class Pipeline:
     async def _ranked(
         self, run: _Run, live: LiveRelease, events: tuple[SessionEvent, ...]
     ) -> Ranked:
-        visited = items_of(events)
+        visited = run.basis.visited = items_of(events)
         candidates = await self._candidates(run, live, visited)
         if not candidates:
             return Ranked.nothing()
-        columns = await self._columns(run, live, events, visited, candidates)
+        columns = await self._columns(run, live, events, candidates)
         scored = await self._scored(run, live, columns, candidates)
         if scored is None:
             return by_candidate_order(candidates, run.request.k)
@@ -135,7 +146,9 @@ class Pipeline:
         call = live.finder.candidates(visited, count, exclude, timeout)
         found = await self._attempt(run, "candidates", budget, call)
         if found is not None:
+            run.basis.index = live.finder.version
             return found
+        run.basis.index = live.release.index_version
         unwanted = set(exclude)
         return live.popular.take(
             [row for row, item in enumerate(live.popular.items) if item not in unwanted]
@@ -146,33 +159,21 @@ class Pipeline:
         run: _Run,
         live: LiveRelease,
         events: tuple[SessionEvent, ...],
-        visited: list[str],
         candidates: CandidateSet,
     ) -> Columns:
         """Every column that a ranker may ask for."""
-        rows = {item: row for row, item in enumerate(candidates.items)}
-        for item in visited:
-            rows.setdefault(item, len(rows))
+        rows = run.basis.rows = items_to_read(run.basis.visited, candidates)
         names = _item_columns(live)
         call = self._items.items(list(rows), names, run.moment)
         read = await self._attempt(run, "features", self._settings.features_budget_ms, call)
         if read is None:
-            read = {name: np.full(len(rows), np.nan, dtype=np.float32) for name in names}
+            unknown = np.full(len(rows), np.nan, dtype=np.float32)
+            read = ItemRows(dict.fromkeys(names, unknown), {})
+        run.basis.versions = read.versions
         begun = time.perf_counter()
-        count = len(candidates)
-        catalogue = CatalogueColumns.of(read)
-        columns = {
-            **session_features(events),
-            **run.request.context,
-            **moment_features(run.moment),
-            **{name: values[:count] for name, values in read.items()},
-            **pair_features(
-                visited,
-                catalogue.take([rows[item] for item in visited]),
-                candidates,
-                catalogue.take(np.arange(count)),
-            ),
-        }
+        columns = request_columns(
+            events, run.moment, run.request.context, candidates, read.columns
+        )
         run.timings_ms["matrix"] = _milliseconds_since(begun)
         return columns
 

@@ -36,12 +36,19 @@ class SessionReader(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class ItemRows:
+    """Features of n items. columns: by name, [n] each; nan (or 0 for ids) where there is no value
+    that is young enough. versions: by view, int64 [n], the event time (milliseconds) of the row
+    that was read; -1 where there is none, or one too old."""
+
+    columns: Mapping[str, npt.NDArray[Any]]
+    versions: Mapping[str, npt.NDArray[np.int64]]
+
+
 class ItemReader(Protocol):
-    async def items(
-        self, items: Sequence[str], names: Sequence[str], moment: int
-    ) -> Mapping[str, npt.NDArray[Any]]:
-        """Item features, one array of `len(items)` values a name, in the order of `items`; nan (or
-        0 for ids) where there is no value that is young enough at `moment`. One round trip."""
+    async def items(self, items: Sequence[str], names: Sequence[str], moment: int) -> ItemRows:
+        """The features of the items, in their order, as of `moment`. One round trip."""
         ...
 
 

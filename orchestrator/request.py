@@ -37,13 +37,14 @@ class BadRequest(NextclickError):
 @dataclass(frozen=True)
 class RecommendRequest:
     """`session_id` is empty where the request names no session; `moment` is the newest of its
-    arrival and its events' times (senders' clocks differ), milliseconds since 1970."""
+    arrival (`asked_at`) and its events' times (senders' clocks differ), milliseconds since 1970."""
 
     session_id: str
     events: tuple[Event, ...]
     k: int
     context: Mapping[str, int]  # overrides of the features `device`, `traffic_source`
     exclude: tuple[str, ...]
+    asked_at: int
     moment: int
 
 
@@ -78,6 +79,7 @@ def parse_recommend(body: bytes, settings: Settings, now_ms: int) -> RecommendRe
         k=_k(fields.get("k", DEFAULT_K), settings.max_k),
         context=_context(fields.get("context", {})),
         exclude=_exclude(fields.get("exclude", [])),
+        asked_at=now_ms,
         moment=max([now_ms, *(event.time for event in events)]),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from contracts.events import (
     ServedRows,
     TrafficSource,
 )
-from contracts.tables import Lake
+from contracts.tables import ASKED, Lake, version_column
 from orchestrator.consumer.lake import schema_of
 from orchestrator.consumer.parsing import Message, Parsed
 from orchestrator.consumer.ports import LakeTables, Place
@@ -57,15 +58,15 @@ class LakeBuffer:
         self.clear()
 
     def clear(self) -> None:
-        self._pending: dict[Lake, list[tuple[Parsed, int]]] = defaultdict(list)
+        self._pending: dict[Lake, list[Parsed]] = defaultdict(list)
         self._chunks: dict[Lake, list[pa.Table]] = defaultdict(list)
         self._spans: dict[Place, tuple[int, int]] = {}  # first and last offset, both included
         self._since = 0.0
         self._bytes = 0
         self.rows = 0
 
-    def add(self, messages: Iterable[Parsed], received_ms: int, now: float) -> None:
-        """Take messages that were polled at `received_ms` (wall clock; `now` is monotonic)."""
+    def add(self, messages: Iterable[Parsed], now: float) -> None:
+        """Take messages that were polled at `now` (monotonic seconds)."""
         for parsed in messages:
             record = parsed.record
             place = record.topic, record.partition
@@ -74,7 +75,7 @@ class LakeBuffer:
             self._since = self._since if self.rows else now
             self._bytes += len(record.value)
             self.rows += 1
-            self._pending[TABLE_OF[type(parsed.message)]].append((parsed, received_ms))
+            self._pending[TABLE_OF[type(parsed.message)]].append(parsed)
         for table, pending in list(self._pending.items()):
             if len(pending) >= CHUNK_ROWS:
                 self._compact(table)
@@ -125,8 +126,8 @@ class LakeBuffer:
             self._chunks[table].append(_table(table, pending))
 
 
-def _table(table: Lake, pending: Sequence[tuple[Parsed, int]]) -> pa.Table:
-    messages = [parsed.message for parsed, _ in pending]
+def _table(table: Lake, pending: Sequence[Parsed]) -> pa.Table:
+    messages = [parsed.message for parsed in pending]
     kafka = _kafka_columns(pending)
     columns = [
         kafka[name] if name in kafka else [_value(name)(message) for message in messages]
@@ -135,11 +136,11 @@ def _table(table: Lake, pending: Sequence[tuple[Parsed, int]]) -> pa.Table:
     return pa.table(columns, schema=schema_of(table))
 
 
-def _kafka_columns(pending: Sequence[tuple[Parsed, int]]) -> dict[str, list[int]]:
+def _kafka_columns(pending: Sequence[Parsed]) -> dict[str, list[int]]:
     return {
-        "received": [received for _, received in pending],
-        "partition": [parsed.record.partition for parsed, _ in pending],
-        "offset": [parsed.record.offset for parsed, _ in pending],
+        "received": [parsed.known for parsed in pending],
+        "partition": [parsed.record.partition for parsed in pending],
+        "offset": [parsed.record.offset for parsed in pending],
     }
 
 
@@ -158,13 +159,13 @@ def _value(name: str) -> Callable[[Any], Any]:
     return names.get(name, lambda message: getattr(message, name))
 
 
-def _served_tables(pending: Sequence[tuple[Parsed, int]]) -> list[pa.Table]:
+def _served_tables(pending: Sequence[Parsed]) -> list[pa.Table]:
     """One table for each list of feature columns: releases may differ in it."""
     by_features: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-    for parsed, received in pending:
+    for parsed in pending:
         message = parsed.message
         if isinstance(message, ServedRows):
-            by_features[tuple(message.features)].extend(_served_rows(message, parsed, received))
+            by_features[tuple(message.features)].extend(_served_rows(message, parsed))
     base = schema_of(Lake.served)
     return [
         pa.Table.from_pylist(
@@ -174,13 +175,16 @@ def _served_tables(pending: Sequence[tuple[Parsed, int]]) -> list[pa.Table]:
     ]
 
 
-def _served_rows(message: ServedRows, parsed: Parsed, received: int) -> list[dict[str, Any]]:
+def _served_rows(message: ServedRows, parsed: Parsed) -> list[dict[str, Any]]:
     shared = {
         "request_id": message.request_id,
         "session_id": message.session_id,
         "time": message.time,
         "release": message.release,
-        "received": received,
+        "asked_at": message.asked_at,
+        "session_version": message.session_version,
+        "asked": json.dumps({name: getattr(message, name) for name in ASKED}),
+        "received": parsed.known,
         "partition": parsed.record.partition,
         "offset": parsed.record.offset,
     }
@@ -192,6 +196,7 @@ def _served_rows(message: ServedRows, parsed: Parsed, received: int) -> list[dic
             "item_id": item,
             "place": place,
             "score": score,
+            **{version_column(view): of[place - 1] for view, of in message.versions.items() if of},
         }
         for place, (item, score, row) in enumerate(answers, start=1)
     ]

@@ -134,7 +134,7 @@ class Consumer:
         for letter in (p.message for p in parsed if isinstance(p.message, DeadLetter)):
             self._letters.add(letter)  # 6
             self.metrics.refused.labels(letter.reason).inc()
-        self._buffer.add(parsed, received, time.monotonic())
+        self._buffer.add(parsed, time.monotonic())
         self._count(parsed)
 
     def _apply(self, events: Sequence[Event]) -> None:

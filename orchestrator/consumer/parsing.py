@@ -32,6 +32,11 @@ class Parsed(NamedTuple):
     record: Record
     message: Message
 
+    @property
+    def known(self) -> int:
+        """When it became known, milliseconds: what tells of the past, since its own time."""
+        return self.message.time if self.record.backfill else self.record.known
+
 
 _PARSERS: dict[Topic, Callable[[bytes, int], Message]] = {
     Topic.events: parse_event,
@@ -71,6 +76,9 @@ def _check_served(message: ServedRows) -> None:
     if len(message.rows) != items or len(message.scores) != items:
         expected = f"a row and a score for each of {items} items"
         raise InvalidEvent(Reason.bad_value, "rows", len(message.rows), expected)
+    if any(len(versions) not in (0, items) for versions in message.versions.values()):
+        expected = f"versions of {items} items, or none"
+        raise InvalidEvent(Reason.bad_value, "versions", message.versions, expected)
     if any(len(row) != len(message.features) for row in message.rows):
         expected = f"rows of {len(message.features)} features"
         raise InvalidEvent(Reason.bad_value, "rows", message.rows[0], expected)

@@ -21,12 +21,16 @@ Place = tuple[Topic, int]
 
 
 class Record(NamedTuple):
-    """A message as it came out of Kafka."""
+    """A message as it came out of Kafka. `known`: Kafka's time of the message, milliseconds;
+    `backfill`: it tells of the past (`contracts.events.BACKFILL_HEADER`), known since its own time.
+    """
 
     topic: Topic
     partition: int
     offset: int
     value: bytes
+    known: int = 0
+    backfill: bool = False
 
 
 class Source(Protocol):

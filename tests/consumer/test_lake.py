@@ -27,7 +27,7 @@ def price(offset: int, time: int, partition: int = 0) -> Parsed:
 
 def stored(folder: Path, *messages: Parsed) -> list[Path]:
     buffer = LakeBuffer(Limits())
-    buffer.add(messages, NIGHT, 0.0)
+    buffer.add(messages, 0.0)
     buffer.store(ParquetLake(str(folder)))
     return sorted(folder.rglob("*.parquet"))
 
@@ -66,11 +66,11 @@ def test_a_lake_that_cannot_be_written_is_a_service_error(tmp_path: Path) -> Non
 def test_when_the_buffer_is_due(rows: int, now: float, idle: bool, due: bool) -> None:
     buffer = LakeBuffer(Limits(rows=5, seconds=10, idle_rows=3))
     assert not buffer.due(100, idle=True)
-    buffer.add([price(n, NIGHT) for n in range(rows)], NIGHT, 0.0)
+    buffer.add([price(n, NIGHT) for n in range(rows)], 0.0)
     assert buffer.due(now, idle) is due
 
 
 def test_bytes_make_the_buffer_due() -> None:
     buffer = LakeBuffer(Limits(bytes=10))
-    buffer.add([price(0, NIGHT)], NIGHT, 0.0)
+    buffer.add([price(0, NIGHT)], 0.0)
     assert buffer.due(0.0, idle=False)

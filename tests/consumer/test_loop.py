@@ -215,8 +215,10 @@ def test_every_topic_has_its_table_with_the_columns_of_the_contract() -> None:
         sources=[["popular"], []], degraded=[],
     )  # fmt: skip
     served = ServedRows(
-        request_id="r", session_id="s", time=NOW, release="v1", features=["price", "rank_x"],
-        items=["1", "2"], rows=[[1.5, None], [2.5, 3.0]], scores=[0.5, 0.25],
+        request_id="r", session_id="s", time=NOW, asked_at=NOW, release="v1", index="i1", session_version=7,
+        events=[], context={}, exclude=["9"], candidates=150, degraded=[], visited=["3"],
+        visited_versions={"item_catalogue": [5]}, versions={"item_catalogue": [3, -1]},
+        features=["price", "rank_x"], items=["1", "2"], rows=[[1.5, None], [2.5, 3.0]], scores=[0.5, 0.25],
     )  # fmt: skip
     other = served.model_copy(update={"features": ["price", "new"], "release": "v2"})
     world.put(impression.to_json(), Topic.impressions)
@@ -250,13 +252,16 @@ def test_poison_becomes_a_dead_letter(topic: Topic, poison: bytes) -> None:
     "change",
     [
         {"time": -1}, {"time": 10**30}, {"rows": [[1.0]]}, {"rows": [[], []]}, {"scores": []},
-        {"features": ["time"]}, {"features": ["x", "x"]}, {"items": ["\ud800", "b"]},
+        {"versions": {"item_catalogue": [1]}}, {"features": ["time"]}, {"features": ["x", "x"]}, {"items": ["\ud800", "b"]},
     ],
     ids=str,
 )  # fmt: skip
 def test_a_served_list_that_is_not_whole_becomes_a_dead_letter(change: dict[str, object]) -> None:
     whole = {
-        "request_id": "r", "session_id": "s", "time": NOW, "release": "v", "features": ["price"],
+        "request_id": "r", "session_id": "s", "time": NOW, "asked_at": NOW, "release": "v",
+        "index": "i", "session_version": -1, "events": [], "context": {}, "exclude": [],
+        "candidates": 150, "degraded": [], "visited": [], "visited_versions": {}, "versions": {},
+        "features": ["price"],
         "items": ["a", "b"], "rows": [[1.0], [2.0]], "scores": [1.0, 2.0],
     }  # fmt: skip
     world = World()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from contracts.session import SessionState, fold
 from contracts.settings import Settings
 from orchestrator.metrics import Metrics
 from orchestrator.parts import Parts, World, assemble
-from orchestrator.ports import Floats, Message, RankerRefused, RankerUnavailable
+from orchestrator.ports import Floats, ItemRows, Message, RankerRefused, RankerUnavailable
 
 ITEMS = tuple(f"i{number}" for number in range(200))
 """The shop; `i0` is the most popular, and after `i7` comes `i8`."""
@@ -59,7 +59,7 @@ class FakeStore:
         items: Sequence[str],
         names: Sequence[str],
         moment: int,
-    ) -> Mapping[str, npt.NDArray[Any]]:
+    ) -> ItemRows:
         await self.item_trouble.strike()
         self.asked.append(list(items))
         columns: dict[str, npt.NDArray[Any]] = {
@@ -69,7 +69,8 @@ class FakeStore:
         columns["price"] = np.array(numbers, dtype=np.float32)
         columns["category_id"] = np.ones(len(items), dtype=np.int64)
         columns["brand_id"] = np.zeros(len(items), dtype=np.int64)
-        return columns
+        known = np.array([5000 + int(item[1:]) if item in ITEMS else -1 for item in items])
+        return ItemRows(columns, {"item_catalogue": known})
 
 
 @dataclass

@@ -276,6 +276,11 @@ def test_impression_and_served_rows(world: FakeWorld) -> None:
     [rows] = world.impressions.of(Topic.served)
     served = ServedRows.model_validate_json(rows.to_json())
     assert (served.features, served.items, served.time) == (list(RANKED), ids(answer), NOW)
+    assert (served.asked_at, served.index, served.candidates) == (NOW, "index-1", 150)
+    assert (served.session_version, served.visited) == (-1, ["i7"])
+    assert [event["item_id"] for event in served.events] == ["i7"]
+    assert served.visited_versions["item_catalogue"] == [5007]
+    assert served.versions == {"item_catalogue": [5008, 5009, 5010], "item_activity": []}
     price = RANKED.index("price")
     assert [row[price] for row in served.rows] == [8, 9, 10]
     assert served.rows[0][RANKED.index("views_7d")] is None
