@@ -41,7 +41,7 @@ def ask(
 ) -> Answer:
     """A recommendation for a session, or for items that were just viewed, oldest first."""
     body: dict[str, Any] = {"k": k, "exclude": list(exclude)}
-    if session:
+    if session is not None:
         body["session_id"] = session
     if items:
         body["events"] = [{"type": "item_view", "item_id": item} for item in items]

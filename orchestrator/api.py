@@ -125,7 +125,9 @@ def create_app() -> FastAPI:
     async def as_json(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         headers: Any = getattr(error, "headers", None) or {}
-        response = json_response(error_body(f"{request.method}: {error}"), status)
+        allowed = headers.get("Allow", "")
+        body = error_body(f"{request.method}: {error}", request.method, allowed)
+        response = json_response(body, status)
         response.headers.update(headers)
         return response
 

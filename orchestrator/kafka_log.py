@@ -79,6 +79,7 @@ class KafkaLog:
         `backfill`: it tells of the past, and counts as known since its own time.
         """
         future: Future[Place] = Future()
+        future.set_running_or_notify_cancel()  # it cannot be called off
         name = topic_name(self._prefix, topic)
         put = functools.partial(
             self._open().produce,

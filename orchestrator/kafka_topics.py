@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from contracts.deadline import Deadline
 from contracts.errors import ServiceError
@@ -29,16 +32,24 @@ def ensure_topics(settings: Settings, seconds: float = 30.0) -> None:
     deadline = Deadline(seconds)
     admin = admin_client(settings)
     wanted = {topic_name(settings.topic_prefix, topic): topic for topic in Topic}
+    missing = sorted(set(wanted) - _there(settings, admin, deadline))
+    if not missing:
+        return
+    _create(settings, admin, [_new(settings, name, wanted[name]) for name in missing], deadline)
+    while left := set(missing) - _there(settings, admin, deadline):  # brokers learn it by and by
+        if deadline.expired():
+            raise ServiceError(f"Kafka ({settings.kafka}) does not show {left} within {seconds:g} s")
+        time.sleep(0.05)
+
+
+def _there(settings: Settings, admin: AdminClient, deadline: Deadline) -> set[str]:
     try:
-        there = set(admin.list_topics(timeout=max(0.1, deadline.remaining())).topics)
+        return set(admin.list_topics(timeout=max(0.1, deadline.remaining())).topics)
     except KafkaException as error:
         raise ServiceError(
             f"Kafka at {settings.kafka} cannot be reached ({error.args[0].str()}): start it "
             "(./nextclick up) or set NEXTCLICK_KAFKA to where it runs"
         ) from None
-    missing = [_new(settings, name, wanted[name]) for name in sorted(set(wanted) - there)]
-    if missing:
-        _create(settings, admin, missing, deadline)
 
 
 def admin_client(settings: Settings) -> AdminClient:

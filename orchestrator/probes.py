@@ -15,9 +15,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _JSON = (b"content-type", b"application/json")
 
 
-def error_body(message: str) -> dict[str, Any]:
+def error_body(message: str, got: str = "", expected: str = "") -> dict[str, Any]:
     """The shape of every error: here about no field in particular."""
-    return {"error": {"field": "", "got": "", "expected": "", "message": message}}
+    return {"error": {"field": "", "got": got, "expected": expected, "message": message}}
 
 
 class Probes:

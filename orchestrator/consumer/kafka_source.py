@@ -1,144 +1,244 @@
-"""The consumer's side of Kafka: `ports.Source` over kafka-python."""
+"""The consumer's side of Kafka: `ports.Source` over confluent-kafka."""
 
 from __future__ import annotations
 
+import re
+import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from contextlib import suppress
 
-from kafka import KafkaConsumer, TopicPartition
-from kafka.consumer.subscription_state import ConsumerRebalanceListener
-from kafka.errors import KafkaError
-from kafka.structs import OffsetAndMetadata
+from confluent_kafka import (
+    OFFSET_STORED,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 
 from contracts.errors import ServiceError
-from contracts.events import topic_name
+from contracts.events import BACKFILL_HEADER, topic_name
 from contracts.settings import Settings
 from orchestrator.consumer.parsing import TOPICS
 from orchestrator.consumer.ports import Place, Record
-from orchestrator.kafka_log import CONNECT_MS, ensure_topics
+from orchestrator.kafka_log import CLIENT_LOG, CONNECT_MS, REQUEST_MS
+from orchestrator.kafka_topics import ensure_topics
 
 FETCH_BYTES = 4 * 1024 * 1024
-"""Compressed bytes that one fetch brings at most: some 40 MB of messages in memory."""
-COMMIT_MS = 10_000
+"""Compressed bytes that one fetch brings at most."""
+AHEAD_MESSAGES, AHEAD_KILOBYTES = 20_000, 32 * 1024
+"""What is fetched ahead of the loop: about so much of memory."""
+SESSION_MS = 10_000
+"""A member that is not heard of for so long has left the group."""
+POLL_MS = 120_000
+"""And so has one that does not poll for so long."""
 
 
-class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
+class KafkaSource:
     """Reads the consumer's topics as a member of its group. Connects at the first poll, makes
-    topics that are missing, and reconnects by itself."""
+    topics that are missing, and reconnects by itself.
+
+    It is a *static* member, named by machine and port: after a crash the restarted process takes
+    its partitions back at once, where a new member would wait until the group has given up the
+    dead one. The price: when a process ends for good, the others take over after SESSION_MS.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._topics = {topic_name(settings.topic_prefix, topic): topic for topic in TOPICS}
-        self._consumer: Any = None
+        self._client: Consumer | None = None
         self._before_revoked: Callable[[], None] = lambda: None
-        self._next: dict[Any, int] = {}
+        self._owned: list[TopicPartition] = []
+        self._next: dict[tuple[str, int], int] = {}
+        self._error: KafkaError | None = None
+        self._away = self._paused = False
         self.generation = 0
 
     def before_revoked(self, action: Callable[[], None]) -> None:
         self._before_revoked = action
 
     def poll(self, seconds: float, limit: int) -> list[Record]:
+        client = self._connected()
+        self._raise_what_was_told(client)
         try:
-            consumer = self._connected()
-            consumer.resume(*consumer.paused())
-            polled = consumer.poll(timeout_ms=int(seconds * 1000), max_records=limit)
-        except KafkaError as error:
-            raise self._trouble("gave no messages", error) from error
-        self._next.update({place: records[-1].offset + 1 for place, records in polled.items()})
-        return [
-            Record(self._topics[place.topic], place.partition, record.offset, record.value or b"")
-            for place, records in polled.items()
-            for record in records
-        ]
+            if self._paused:
+                client.resume(self._owned)
+                self._paused = False
+            # asked for many it would wait for many: one ends the wait, then comes what is here
+            messages = client.consume(1, seconds)
+            if messages and limit > 1:
+                messages += client.consume(limit - 1, 0)
+        except KafkaException as error:
+            raise self._trouble("gave no messages", error.args[0]) from error
+        return [self._record(message) for message in messages if self._is_good(message)]
 
     def commit(self, offsets: Mapping[Place, int]) -> None:
         if not offsets:
             return
-        marks = {
-            TopicPartition(topic_name(self._settings.topic_prefix, topic), partition):
-            OffsetAndMetadata(offset, "", -1)
+        marks = [
+            TopicPartition(topic_name(self._settings.topic_prefix, topic), partition, offset)
             for (topic, partition), offset in offsets.items()
-        }  # fmt: skip
+        ]
         try:
-            self._connected().commit(marks, timeout_ms=COMMIT_MS)
-        except KafkaError as error:
-            raise self._trouble("did not take the offsets", error) from error
+            noted = self._connected().commit(offsets=marks, asynchronous=False) or []
+        except KafkaException as error:
+            raise self._trouble("did not take the offsets", error.args[0]) from error
+        for refused in (place.error for place in noted if place.error):
+            raise self._trouble("did not take the offsets", refused)
 
     def rewind(self) -> None:
         self._next.clear()
+        places = [TopicPartition(own.topic, own.partition, OFFSET_STORED) for own in self._owned]
         try:
-            consumer = self._connected()
-            for place in consumer.assignment():
-                offset = consumer.committed(place, timeout_ms=COMMIT_MS)
-                if offset is None:
-                    consumer.seek_to_beginning(place)
-                else:
-                    consumer.seek(place, offset)
-        except KafkaError as error:
-            raise self._trouble("did not tell the offsets", error) from error
+            if places:
+                self._connected().assign(places)
+        except KafkaException as error:
+            raise self._trouble("did not go back", error.args[0]) from error
 
     def keep_alive(self, seconds: float) -> None:
-        if self._consumer is None:
+        if self._client is None:
             time.sleep(seconds)
             return
-        self._consumer.pause(*self._consumer.assignment())
         try:
+            if not self._paused:
+                self._client.pause(self._owned)
+                self._paused = True
             # only partitions of a new assignment can bring messages here, and those are rewound
-            self._consumer.poll(timeout_ms=int(seconds * 1000), max_records=1)
-        except KafkaError:
+            for message in self._client.consume(1, seconds):
+                self._is_good(message)
+        except KafkaException:
             time.sleep(seconds)
 
     def lag(self) -> int:
         """Messages behind the ends that the last fetches told."""
-        ends = {place: self._consumer.highwater(place) for place in self._next}
-        return sum(max(0, (ends[place] or 0) - self._next[place]) for place in ends)
+        return sum(max(0, self._end(own) - self._next[place]) for own, place in self._known())
 
     def assigned(self) -> int:
-        return len(self._consumer.assignment()) if self._consumer else 0
+        return len(self._owned)
 
     def close(self) -> None:
-        if self._consumer is not None:
+        if self._client is not None:
             try:
-                self._consumer.close(autocommit=False, timeout_ms=COMMIT_MS)
-            except KafkaError as error:
-                raise self._trouble("did not part in order", error) from error
+                self._client.close()
+            except (KafkaException, RuntimeError) as error:
+                raise ServiceError(f"Kafka was not parted from in order: {error}") from error
 
-    # --- called by kafka-python while polling --------------------------------------------------
+    # --- called by the client while it is polled -----------------------------------------------
 
-    def on_partitions_revoked(self, revoked: object) -> None:  # noqa: ARG002
+    def _assigned(self, _client: Consumer, places: list[TopicPartition]) -> None:
+        self._owned = places
+        self.generation += 1
+
+    def _revoked(self, _client: Consumer, _places: list[TopicPartition]) -> None:
         self._before_revoked()
+        self._lost(_client, _places)
+
+    def _lost(self, _client: Consumer, _places: list[TopicPartition]) -> None:
+        self._owned = []
+        self._next.clear()
         self.generation += 1
 
-    def on_partitions_assigned(self, assigned: object) -> None:  # noqa: ARG002
-        self.generation += 1
+    def _told(self, error: KafkaError) -> None:
+        """Of what the client mends by itself only that all brokers are away matters here."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._away = True
+        elif error.fatal():
+            self._error = error
 
-    def on_partitions_lost(self, lost: object) -> None:  # noqa: ARG002
-        self.generation += 1
+    # --- messages and errors -------------------------------------------------------------------
 
-    def _connected(self) -> Any:
-        if self._consumer is None:
-            ensure_topics(self._settings, CONNECT_MS / 1000)
-            self._consumer = KafkaConsumer(
-                bootstrap_servers=self._settings.kafka.split(","),
-                bootstrap_timeout_ms=CONNECT_MS,
-                group_id=self._settings.consumer_group,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                fetch_max_bytes=FETCH_BYTES,
-                max_partition_fetch_bytes=1024 * 1024,
-                session_timeout_ms=10_000,
-                heartbeat_interval_ms=2_000,
-                max_poll_interval_ms=120_000,
-                request_timeout_ms=COMMIT_MS,
-                reconnect_backoff_max_ms=1000,
-                metadata_max_age_ms=30_000,
-                allow_auto_create_topics=False,
-            )
-            self._consumer.subscribe(list(self._topics), listener=self)
-        return self._consumer
+    def _is_good(self, message: Message) -> bool:
+        """An error among messages is raised by the next poll: the messages beside it count."""
+        error = message.error()
+        self._error = error or self._error
+        return error is None
 
-    def _trouble(self, what: str, error: Exception) -> ServiceError:
-        return ServiceError(
-            f"Kafka ({self._settings.kafka}) {what}: {error!r}; see that it runs (./nextclick status)"
+    def _record(self, message: Message) -> Record:
+        name, partition, offset = message.topic(), message.partition(), message.offset()
+        assert name is not None and partition is not None and offset is not None  # noqa: S101, PT018  # it came out of a partition
+        self._next[name, partition] = offset + 1
+        headers = message.headers()
+        return Record(
+            self._topics[name],
+            partition,
+            offset,
+            message.value() or b"",
+            known=message.timestamp()[1],
+            backfill=headers is not None and BACKFILL_HEADER in dict(headers),
         )
+
+    def _raise_what_was_told(self, client: Consumer) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            if error.fatal():
+                self._begin_anew(client)
+            raise self._trouble("reports", error)
+        if self._away:
+            try:
+                client.list_topics(timeout=1.0)
+            except KafkaException as away:
+                raise self._trouble("is away", away.args[0]) from None
+            self._away = False
+
+    def _begin_anew(self, client: Consumer) -> None:
+        """A client that has had a fatal error is of no more use: the next poll makes a new one."""
+        with suppress(KafkaException, RuntimeError):
+            client.close()
+        self._client = None
+        self._lost(client, [])
+
+    def _trouble(self, what: str, error: KafkaError) -> ServiceError:
+        return ServiceError(
+            f"Kafka ({self._settings.kafka}) {what}: {error.str()}; "
+            "see that it runs (./nextclick status)"
+        )
+
+    # --- partitions ----------------------------------------------------------------------------
+
+    def _known(self) -> list[tuple[TopicPartition, tuple[str, int]]]:
+        places = [(own, (own.topic, own.partition)) for own in self._owned]
+        return [(own, place) for own, place in places if place in self._next]
+
+    def _end(self, place: TopicPartition) -> int:
+        ends = self._client.get_watermark_offsets(place, cached=True) if self._client else None
+        return ends[1] if ends else 0
+
+    def _connected(self) -> Consumer:
+        if self._client is None:
+            ensure_topics(self._settings, CONNECT_MS / 1000)
+            self._client = Consumer(self._configuration(), logger=CLIENT_LOG)
+            self._client.subscribe(
+                list(self._topics),
+                on_assign=self._assigned,
+                on_revoke=self._revoked,
+                on_lost=self._lost,
+            )
+        return self._client
+
+    def _configuration(self) -> dict[str, object]:
+        name = f"{socket.gethostname()}-{self._settings.consumer_port}"
+        return {
+            "bootstrap.servers": self._settings.kafka,
+            "group.id": self._settings.consumer_group,
+            "group.instance.id": re.sub(r"[^A-Za-z0-9._-]", "-", name)[-200:],
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            "fetch.max.bytes": FETCH_BYTES,
+            "max.partition.fetch.bytes": 1024 * 1024,
+            "queued.min.messages": AHEAD_MESSAGES,
+            "queued.max.messages.kbytes": AHEAD_KILOBYTES,
+            # of its 1000 the loop would see a pause after each time it was slower than Kafka
+            "fetch.queue.backoff.ms": 5,
+            "session.timeout.ms": SESSION_MS,
+            "heartbeat.interval.ms": 2_000,
+            "max.poll.interval.ms": POLL_MS,
+            "socket.timeout.ms": REQUEST_MS,
+            "socket.connection.setup.timeout.ms": CONNECT_MS,
+            "socket.nagle.disable": True,
+            "reconnect.backoff.max.ms": 1000,
+            "topic.metadata.refresh.interval.ms": 30_000,
+            "allow.auto.create.topics": False,
+            "error_cb": self._told,
+        }

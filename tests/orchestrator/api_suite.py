@@ -288,6 +288,7 @@ class ApiSuite:
         ):
             assert response.status_code == status
             assert response.json()["error"]["message"]
+        assert api.get(RECOMMEND).json()["error"]["expected"] == "POST"
 
     def test_probes(self, api: httpx.Client) -> None:
         assert api.get("/livez").json() == {"live": True}
