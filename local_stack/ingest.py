@@ -19,7 +19,8 @@ def ingest(
     wait: bool = True,
 ) -> ImportSummary:
     """One or two steps of `progress`: sending, and waiting for the consumer."""
-    from orchestrator.kafka_log import KafkaLog, ensure_topics
+    from orchestrator.kafka_log import KafkaLog
+    from orchestrator.kafka_topics import ensure_topics
 
     check_file(file)
     with progress.step(f"events of {file.name} into Kafka"):

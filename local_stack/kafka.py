@@ -97,23 +97,19 @@ def _format(settings: Settings, path: Path) -> None:
 
 def probe(settings: Settings) -> None:
     """Ask the broker for the cluster's metadata and expect a controller in it."""
-    from kafka import KafkaAdminClient
+    from confluent_kafka import KafkaException
+
+    from orchestrator.kafka_topics import admin_client
 
     # the client waits long for a port that no one listens on
     check_port(settings.host, settings.kafka_port)
-    limit = int(PROBE_SECONDS * 1000)
-    client = KafkaAdminClient(
-        bootstrap_servers=settings.kafka,
-        client_id="nextclick-probe",
-        request_timeout_ms=limit,
-        bootstrap_timeout_ms=limit,
-    )
+    admin = admin_client(settings)  # let go before the answer it would call the question off
     try:
-        described = client.describe_cluster()
-    finally:
-        client.close()
-    if not described.get("brokers"):
-        raise ServiceError(f"Kafka names no live broker: {described}")
+        cluster = admin.describe_cluster(request_timeout=PROBE_SECONDS).result(PROBE_SECONDS + 0.5)
+    except (KafkaException, TimeoutError) as error:
+        raise ServiceError(f"Kafka does not describe its cluster: {error}") from error
+    if not cluster.nodes or cluster.controller is None:
+        raise ServiceError("Kafka names no live broker or no controller")
 
 
 def _java(settings: Settings) -> list[str]:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from contracts.errors import ServiceError
 from contracts.events import Topic, topic_name
 from contracts.settings import Settings
 
+if TYPE_CHECKING:
+    from confluent_kafka import TopicPartition
+
+Place = tuple[str, int]
+"""Topic by its full name, and partition."""
 Report = Callable[[str, int, int], None]
 CONSUMED = (Topic.events, Topic.products, Topic.prices, Topic.impressions, Topic.served)
+QUESTION_SECONDS = 10.0
 STANDSTILL_SECONDS = 60.0
 """So long without progress means that the consumer is stuck, not slow."""
 
@@ -19,32 +26,57 @@ class Lag:
     """Messages that were sent and whose offsets are not committed: not yet in the lake."""
 
     def __init__(self, settings: Settings) -> None:
-        from kafka import KafkaConsumer, TopicPartition
+        from orchestrator.kafka_topics import admin_client
 
-        self._consumer = KafkaConsumer(
-            bootstrap_servers=settings.kafka,
-            group_id=settings.consumer_group,
-            enable_auto_commit=False,
-            request_timeout_ms=10_000,
-            bootstrap_timeout_ms=10_000,
-        )
-        names = [topic_name(settings.topic_prefix, topic) for topic in CONSUMED]
-        self._partitions = [
-            TopicPartition(name, number)
-            for name in names
-            for number in self._consumer.partitions_for_topic(name) or ()
-        ]
-
-    def __enter__(self) -> Lag:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._consumer.close()
+        self._settings = settings
+        self._admin = admin_client(settings)
+        self._names = [topic_name(settings.topic_prefix, topic) for topic in CONSUMED]
 
     def messages(self) -> int:
-        ends = self._consumer.end_offsets(self._partitions)
-        done = {part: self._consumer.committed(part) or 0 for part in self._partitions}
-        return sum(max(0, ends[part] - done[part]) for part in self._partitions)
+        """ServiceError when Kafka does not say."""
+        from confluent_kafka import KafkaException
+
+        try:
+            places = self._partitions()
+            done, ends = self._committed(places), self._ends(places)
+        except (KafkaException, TimeoutError) as error:
+            raise ServiceError(
+                f"Kafka ({self._settings.kafka}) does not tell how far the consumer is: {error};"
+                " see that it runs (./nextclick status)"
+            ) from error
+        return sum(max(0, end - max(0, done[place])) for place, end in ends.items())
+
+    def _partitions(self) -> list[TopicPartition]:
+        from confluent_kafka import TopicPartition
+
+        there = self._admin.list_topics(timeout=QUESTION_SECONDS).topics
+        return [
+            TopicPartition(name, number)
+            for name in self._names
+            if name in there
+            for number in there[name].partitions
+        ]
+
+    def _committed(self, places: list[TopicPartition]) -> dict[Place, int]:
+        """Offset to go on from; negative where nothing was committed."""
+        from confluent_kafka import ConsumerGroupTopicPartitions
+
+        asked = ConsumerGroupTopicPartitions(self._settings.consumer_group, places)
+        (answer,) = self._admin.list_consumer_group_offsets(
+            [asked], request_timeout=QUESTION_SECONDS
+        ).values()
+        found = answer.result(QUESTION_SECONDS + 1).topic_partitions
+        return {(place.topic, place.partition): place.offset for place in found}
+
+    def _ends(self, places: list[TopicPartition]) -> dict[Place, int]:
+        from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
+
+        asked = {place: OffsetSpec.latest() for place in places}  # type: ignore[no-untyped-call]
+        answers = self._admin.list_offsets(asked, request_timeout=QUESTION_SECONDS)
+        return {
+            (place.topic, place.partition): answer.result(QUESTION_SECONDS + 1).offset
+            for place, answer in answers.items()
+        }
 
 
 def wait_until_consumed(settings: Settings, report: Report) -> None:
@@ -52,18 +84,18 @@ def wait_until_consumed(settings: Settings, report: Report) -> None:
 
     ServiceError when nothing moves for a minute.
     """
-    with Lag(settings) as lag:
-        first = left = lag.messages()
-        moved = time.monotonic()
-        while left:
-            report("consumer: online store and lake", first - left, first)
-            time.sleep(0.3)
-            now = lag.messages()
-            if now < left:
-                moved = time.monotonic()
-            elif time.monotonic() - moved > STANDSTILL_SECONDS:
-                raise ServiceError(
-                    f"the consumer is {now} messages behind and stands still:"
-                    " see ./nextclick status and ./nextclick logs consumer"
-                )
-            left, first = now, max(first, now)
+    lag = Lag(settings)
+    first = left = lag.messages()
+    moved = time.monotonic()
+    while left:
+        report("consumer: online store and lake", first - left, first)
+        time.sleep(0.3)
+        now = lag.messages()
+        if now < left:
+            moved = time.monotonic()
+        elif time.monotonic() - moved > STANDSTILL_SECONDS:
+            raise ServiceError(
+                f"the consumer is {now} messages behind and stands still:"
+                " see ./nextclick status and ./nextclick logs consumer"
+            )
+        left, first = now, max(first, now)

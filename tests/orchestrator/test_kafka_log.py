@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import socket
 import time
 from collections.abc import Iterator
@@ -14,28 +13,21 @@ from contracts.errors import ServiceError
 from contracts.events import Topic
 from contracts.settings import Settings
 from orchestrator import kafka_log
-from orchestrator.kafka_log import KafkaLog, ensure_topics
-
-# kafka-python's import, and the sockets it forgets when it cannot connect
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:(read|open)_text is deprecated", "ignore::ResourceWarning"
-)
+from orchestrator.kafka_log import KafkaLog
+from orchestrator.kafka_topics import ensure_topics
 
 
 @pytest.fixture
-def settings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Settings]:
+def settings(tmp_path: Path) -> Settings:
     """Of a port where no one listens."""
-    caplog.set_level("CRITICAL", "kafka")  # log records would keep the forgotten sockets alive
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         kafka = f"127.0.0.1:{free.getsockname()[1]}"
-    yield Settings.model_validate({"home": tmp_path, "kafka": kafka})
-    gc.collect()  # finds the forgotten sockets now, and not in another test
+    return Settings.model_validate({"home": tmp_path, "kafka": kafka})
 
 
 @pytest.fixture
 def log(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[KafkaLog]:
-    monkeypatch.setattr(kafka_log, "CONNECT_MS", 200)
     monkeypatch.setattr(kafka_log, "DELIVERY_MS", 500)
     log = KafkaLog(settings)
     yield log
@@ -46,7 +38,7 @@ def test_making_and_sending_never_wait_for_kafka(log: KafkaLog) -> None:
     began = time.monotonic()
     future = log.send(Topic.events, "s", b"{}")
     assert time.monotonic() - began < 0.2
-    with pytest.raises(ServiceError, match=r"cannot be reached: start it \(\./nextclick up\)"):
+    with pytest.raises(ServiceError, match=r"did not store .* within 0\.5 s: start it \(\./nextclick up\)"):
         future.result(timeout=5)
 
 
@@ -59,6 +51,27 @@ def test_flush_tells_what_was_not_stored(log: KafkaLog) -> None:
     log.flush(0)  # told once
 
 
+def test_what_found_no_room_is_told_by_flush_too(
+    log: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_log, "MAX_MESSAGES", 1)
+    for _ in range(2):
+        log.send(Topic.events, "s", b"{}")
+    with pytest.raises(ServiceError, match="1 messages did not reach Kafka; the first: .* no more"):
+        log.flush(0)
+
+
+def test_patience_waits_for_room(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_log, "MAX_MESSAGES", 1)
+    log = KafkaLog(settings, patience=5.0, delivery_ms=300)
+    log.send(Topic.events, "s", b"{}")
+    began = time.monotonic()
+    second = log.send(Topic.events, "s", b"{}")  # finds room when the first has failed
+    assert 0.1 < time.monotonic() - began < 3
+    assert not second.done()
+    log.close(0)
+
+
 def test_what_is_in_flight_is_bounded(log: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_log, "MAX_MESSAGES", 3)
     futures = [log.send(Topic.events, "s", b"{}") for _ in range(5)]
@@ -67,9 +80,9 @@ def test_what_is_in_flight_is_bounded(log: KafkaLog, monkeypatch: pytest.MonkeyP
 
 
 def test_bytes_in_flight_are_bounded(log: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka_log, "MAX_BYTES", 100)
-    log.send(Topic.events, "s", b"x" * 60)
-    assert "no more fit" in str(log.send(Topic.events, "s", b"x" * 60).exception(timeout=1))
+    monkeypatch.setattr(kafka_log, "MAX_BYTES", 1024)
+    log.send(Topic.events, "s", b"x" * 600)
+    assert "no more fit" in str(log.send(Topic.events, "s", b"x" * 600).exception(timeout=1))
 
 
 def test_a_closed_log_says_so(log: KafkaLog) -> None:
