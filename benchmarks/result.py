@@ -17,7 +17,7 @@ import psutil
 from contracts.settings import ROOT, Settings
 
 FOLDER = ROOT / "benchmarks" / "results"
-PACKAGES = ("bentoml", "redis", "kafka-python", "tritonclient", "lightgbm", "feast", "numpy")
+PACKAGES = ("bentoml", "redis", "confluent-kafka", "tritonclient", "lightgbm", "feast", "numpy")
 SETTINGS = ("deadline_ms", "candidate_count", "served_sample", "redis_type", "candidates")
 """The settings that a figure depends on."""
 

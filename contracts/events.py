@@ -32,6 +32,7 @@ SESSION_IDLE = timedelta(minutes=30)
 """A pause longer than this ends a visit."""
 CLOCK_SKEW = timedelta(minutes=5)
 """How far in the future the time of an event may lie: sender's clocks differ."""
+_CLOCK_SKEW_MS = CLOCK_SKEW // timedelta(milliseconds=1)
 
 
 class EventType(IntEnum):
@@ -130,6 +131,9 @@ def _named(enum: type[IntEnum]) -> BeforeValidator:
     return BeforeValidator(convert, json_schema_input_type=str)
 
 
+_as_json = json.JSONEncoder(separators=(",", ":")).encode  # made once: json.dumps makes one a call
+
+
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_enum_values=False)
 
@@ -199,9 +203,10 @@ class Event(_Message):
 
     def to_json(self) -> bytes:
         """The wire form: names for enums, milliseconds for the time, nothing that is unset."""
-        fields = {name: value for name, value in self if value is not None}
-        fields |= {"type": self.type.name, "device": self.device.name, "source": self.source.name}
-        return json.dumps(fields, separators=(",", ":")).encode()
+        fields = {name: value for name, value in self.__dict__.items() if value is not None}
+        fields["type"] = self.type.name
+        fields["device"], fields["source"] = self.device.name, self.source.name
+        return _as_json(fields).encode()
 
 
 class Product(_Message):
@@ -351,7 +356,7 @@ def _parse(model: type[MessageT], raw: Mapping[str, Any] | bytes, now_ms: int) -
     except ValidationError as error:
         raise _invalid(error, fields) from None
     time: int = message.time  # type: ignore[attr-defined]  # every message that is parsed has one
-    if time > now_ms + CLOCK_SKEW // timedelta(milliseconds=1):
+    if time > now_ms + _CLOCK_SKEW_MS:
         expected = f"a time not after the receiver's clock ({now_ms}) plus {CLOCK_SKEW}"
         raise InvalidEvent(Reason.time_in_future, "time", fields["time"], expected)
     return message

@@ -15,6 +15,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]").search
 
 
 def _plain_text(value: str) -> str:
+    if value.isprintable():  # nearly always, and ten times faster than looking closer
+        return value
     if _CONTROL(value):
         raise ValueError("must hold no control characters")
     try:

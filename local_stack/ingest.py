@@ -9,6 +9,9 @@ from local_stack.cli.progress import StepProgress
 from local_stack.data.importer import ImportSummary, check_file, import_events
 from local_stack.lag import wait_until_consumed
 
+PATIENCE_SECONDS = 30.0
+"""For room among the messages in flight."""
+
 
 def ingest(
     settings: Settings,
@@ -25,7 +28,7 @@ def ingest(
     check_file(file)
     with progress.step(f"events of {file.name} into Kafka"):
         ensure_topics(settings)
-        log = KafkaLog(settings)
+        log = KafkaLog(settings, patience=PATIENCE_SECONDS)
         try:
             summary = import_events(
                 file, settings, log, mapping=mapping, shift_to_now=shift_to_now, report=progress

@@ -5,7 +5,8 @@ compressed. DuckDB reads the file, cuts sessions at 30 minutes idle (a later vis
 `s` becomes the session `s~2`, `s~3` ...) and sorts by time, within a gigabyte of memory, spilling
 to disk beyond that. Every row then goes through `contracts.events.parse_event`. What is refused,
 repeats too, is written to the lake's table `dead_letters` with its reason: rows read are always
-rows accepted plus rows refused.
+rows accepted plus rows refused. All is sent as a backfill: what a file tells became known when it
+happened, not when the file was imported.
 
 Memory in this process: a batch of rows, the newest known category, brand and price of each item,
 and those event ids that the file holds more than once.
@@ -64,7 +65,9 @@ Report = Callable[[str, int, int], None]
 class Sink(Protocol):
     """Where messages go (`orchestrator.kafka_log.KafkaLog`)."""
 
-    def send(self, topic: Topic, key: str | None, value: bytes) -> Future[tuple[int, int]]: ...
+    def send(
+        self, topic: Topic, key: str | None, value: bytes, backfill: bool = False
+    ) -> Future[tuple[int, int]]: ...
 
     def flush(self, seconds: float) -> None:
         """Wait until all is stored; an error when something was not."""
@@ -291,7 +294,7 @@ class _Run:
         self._refuse_repeat(event, row["shared_id"])
         self._tell_product(event, row)
         self._tell_price(event)
-        self._sink.send(Topic.events, event.session_id, event.to_json())
+        self._sink.send(Topic.events, event.session_id, event.to_json(), backfill=True)
         self._remember(event, row["shared_id"])
 
     def _refuse_repeat(self, event: Event, shared: bool) -> None:
@@ -322,7 +325,7 @@ class _Run:
             product = parse_product(
                 {"item_id": event.item_id, "time": event.time, **news}, self._now
             )
-            self._sink.send(Topic.products, event.item_id, product.to_json())
+            self._sink.send(Topic.products, event.item_id, product.to_json(), backfill=True)
             self._products[event.item_id] = known | news
             self._summary.products += 1
 
@@ -332,7 +335,7 @@ class _Run:
         if self._prices.get(event.item_id) != event.price:
             fields = {"item_id": event.item_id, "time": event.time, "price": event.price}
             change = parse_price(fields, self._now)
-            self._sink.send(Topic.prices, event.item_id, change.to_json())
+            self._sink.send(Topic.prices, event.item_id, change.to_json(), backfill=True)
             self._prices[event.item_id] = event.price
             self._summary.prices += 1
 

@@ -29,7 +29,10 @@ class MemorySink:
     def __init__(self) -> None:
         self.sent: list[tuple[Topic, str | None, dict[str, Any]]] = []
 
-    def send(self, topic: Topic, key: str | None, value: bytes) -> Future[tuple[int, int]]:
+    def send(
+        self, topic: Topic, key: str | None, value: bytes, backfill: bool = False
+    ) -> Future[tuple[int, int]]:
+        assert backfill, "what a file tells did not become known just now"
         self.sent.append((topic, key, json.loads(value)))
         future: Future[tuple[int, int]] = Future()
         future.set_result((0, len(self.sent)))

@@ -57,7 +57,7 @@ def test_what_found_no_room_is_told_by_flush_too(
     monkeypatch.setattr(kafka_log, "MAX_MESSAGES", 1)
     for _ in range(2):
         log.send(Topic.events, "s", b"{}")
-    with pytest.raises(ServiceError, match="1 messages did not reach Kafka; the first: .* no more"):
+    with pytest.raises(ServiceError, match=r"1 messages did not reach Kafka; the first: .* no more"):
         log.flush(0)
 
 
