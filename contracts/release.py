@@ -21,6 +21,15 @@ from contracts.features import fingerprint
 
 MODEL_NAME = "ranker"
 """The ranker's name in Triton's model repository and in MLflow's registry."""
+MODEL_TEXT = "model.txt"
+"""LightGBM's own file in a ranker's folder: for the embedded backend, and for every proof."""
+SCORE_TOLERANCE = 2e-5
+"""How far a served score may lie from LightGBM's own: FIL computes in single precision."""
+
+
+def ranker_folder(models: Path, version: int) -> Path:
+    """Where Triton's model repository holds a version of the ranker."""
+    return models / MODEL_NAME / str(version)
 
 
 class Release(BaseModel):

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts.errors import ReleaseError
-from contracts.release import MODEL_NAME
+from contracts.release import MODEL_NAME, MODEL_TEXT, ranker_folder
 
 if TYPE_CHECKING:
     import lightgbm
 
 CHECKPOINT = "checkpoint.tl"  # what FIL reads (model_type treelite_checkpoint)
-MODEL_TEXT = "model.txt"  # LightGBM's own, for the embedded backend
 CONFIG = "config.pbtxt"
 MAX_BATCH = 8192
 INSTANCES = 2
@@ -54,10 +53,6 @@ def config_text(features: int) -> str:
     return str(text_format.MessageToString(config))
 
 
-def version_folder(models: Path, version: int) -> Path:
-    return models / MODEL_NAME / str(version)
-
-
 def export(booster: lightgbm.Booster, models: Path, version: int) -> Path:
     """Write the configuration, then the version's folder in one step. Gives the folder."""
     import treelite
@@ -73,8 +68,8 @@ def export(booster: lightgbm.Booster, models: Path, version: int) -> Path:
         treelite.frontend.from_lightgbm(booster).serialize(str(written / CHECKPOINT))
         _write_config(model / CONFIG, config_text(booster.num_feature()), Path(scratch))
         withdraw(models, version)
-        written.replace(version_folder(models, version))
-    return version_folder(models, version)
+        written.replace(ranker_folder(models, version))
+    return ranker_folder(models, version)
 
 
 def _write_config(path: Path, text: str, scratch: Path) -> None:
@@ -88,7 +83,7 @@ def _write_config(path: Path, text: str, scratch: Path) -> None:
 
 def withdraw(models: Path, version: int) -> None:
     """Take a version out of the repository; Triton lets go of it at its next load."""
-    folder = version_folder(models, version)
+    folder = ranker_folder(models, version)
     if folder.exists():
         shutil.rmtree(folder)
 
@@ -108,7 +103,7 @@ def prune(models: Path, keep: Collection[int]) -> list[int]:
 
 def require(models: Path, version: int) -> Path:
     """The version's folder; ReleaseError when a file of it is missing."""
-    folder = version_folder(models, version)
+    folder = ranker_folder(models, version)
     missing = [name for name in (CHECKPOINT, MODEL_TEXT) if not (folder / name).is_file()]
     if missing:
         raise ReleaseError(

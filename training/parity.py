@@ -11,15 +11,13 @@ import numpy.typing as npt
 
 from contracts.errors import ReleaseError, ServiceError
 from contracts.features import RANKED
-from contracts.release import MODEL_NAME
+from contracts.release import MODEL_NAME, SCORE_TOLERANCE
 from contracts.settings import Settings
 from training.export import CHECKPOINT
 
 if TYPE_CHECKING:
     import lightgbm
 
-TOLERANCE = 2e-5
-"""FIL computes in single precision, LightGBM in double."""
 ROWS = 512
 CALL_SECONDS = 10.0
 LOAD_SECONDS = 60.0
@@ -116,12 +114,12 @@ def require_triton(settings: Settings) -> None:
 
 
 def gap(expected: npt.NDArray[np.float64], scores: npt.NDArray[np.float64], engine: str) -> float:
-    """Largest difference; ReleaseError when it is over `TOLERANCE` or not a number."""
+    """Largest difference; ReleaseError when it is over `SCORE_TOLERANCE` or not a number."""
     largest = float(np.max(np.abs(expected - scores)))
-    if not largest <= TOLERANCE:  # nan is no agreement
+    if not largest <= SCORE_TOLERANCE:  # nan is no agreement
         raise ReleaseError(
             f"{engine} and LightGBM differ by {largest:.3g} on {len(expected)} real rows, at most"
-            f" {TOLERANCE} is allowed: no release is made of this model"
+            f" {SCORE_TOLERANCE} is allowed: no release is made of this model"
         )
     return largest
 

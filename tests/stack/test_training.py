@@ -17,7 +17,13 @@ import pytest
 from contracts.errors import ReleaseError, ServiceError, UsageError
 from contracts.events import EventType
 from contracts.features import RANKED, of_view, text_id
-from contracts.release import MODEL_NAME, ReleaseStore
+from contracts.release import (
+    MODEL_NAME,
+    MODEL_TEXT,
+    SCORE_TOLERANCE,
+    ReleaseStore,
+    ranker_folder,
+)
 from contracts.session import SessionEvent, SessionState, fold, items_of, session_features
 from contracts.settings import Settings
 from contracts.tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP, OFFLINE_COLUMNS, Offline
@@ -194,14 +200,14 @@ def test_the_gate_is_shut_when_triton_serves_another_model(
 ) -> None:
     """The file that the server reads is another model's; the checkpoint beside it is right."""
     version, other = 901, 902
-    folder = export.version_folder(shop.models, trained.release.ranker_version)
-    booster = lightgbm.Booster(model_file=str(folder / export.MODEL_TEXT))
+    folder = ranker_folder(shop.models, trained.release.ranker_version)
+    booster = lightgbm.Booster(model_file=str(folder / MODEL_TEXT))
     rows = np.random.default_rng(0).random((200, len(RANKED)), dtype=np.float32)
     try:
         tampered = export.export(booster, shop.models, version)
-        assert parity.check(shop, booster, tampered, version, rows) <= parity.TOLERANCE
+        assert parity.check(shop, booster, tampered, version, rows) <= SCORE_TOLERANCE
         tampered = export.export(booster, shop.models, other)
-        _shrink(tampered / export.MODEL_TEXT)
+        _shrink(tampered / MODEL_TEXT)
         with pytest.raises(ReleaseError, match="the served model and LightGBM differ"):
             parity.check(shop, booster, tampered, other, rows)
     finally:

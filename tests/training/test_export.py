@@ -14,6 +14,7 @@ from tritonclient.grpc import model_config_pb2
 
 from contracts.errors import ReleaseError
 from contracts.features import RANKED
+from contracts.release import SCORE_TOLERANCE
 from training import export, parity
 
 
@@ -113,7 +114,7 @@ def test_the_gate_is_open_for_the_model_itself(
     probe = parity.probe_rows(rows)
     assert np.isnan(probe).any()
     scores = parity.treelite_scores(folder, probe)
-    assert parity.gap(parity.native_scores(booster, probe), scores, "treelite") <= parity.TOLERANCE
+    assert parity.gap(parity.native_scores(booster, probe), scores, "treelite") <= SCORE_TOLERANCE
 
 
 def test_the_gate_is_shut_for_another_model(
