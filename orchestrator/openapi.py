@@ -7,6 +7,7 @@ from typing import Any
 from contracts.candidates import SOURCES
 from contracts.events import Device, Event, Reason, TrafficSource
 from contracts.fields import MAX_ID
+from contracts.session import KEPT_EVENTS
 from orchestrator.metrics import DEGRADED
 from orchestrator.request import DEFAULT_K, MAX_EXCLUDE
 
@@ -113,6 +114,11 @@ RECOMMEND: Schema = {
                     "request_id": _TEXT,
                     "items": _list(_ITEM),
                     "release": {"type": ["string", "null"]},
+                    "session": _object(
+                        {"events": {"type": "integer"}},
+                        description="What was known of the visit under way: so many events"
+                        f" (at most {KEPT_EVENTS}), those of the request among them.",
+                    ),
                     "degraded": _list({"type": "string", "enum": list(DEGRADED)}),
                     "timings_ms": {"type": "object", "additionalProperties": _NUMBER},
                 }

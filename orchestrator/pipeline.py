@@ -60,6 +60,7 @@ class _Run:
     moment: int
     begun: float
     basis: Basis = field(default_factory=Basis)
+    events: int = 0  # of the visit under way
     degraded: list[str] = field(default_factory=list)
     timings_ms: dict[str, float] = field(default_factory=dict)
 
@@ -119,7 +120,9 @@ class Pipeline:
         state = fold(state, run.request.events)
         if state.events:
             run.moment = max(run.moment, state.events[-1].time)
-        return visit(state, run.moment)
+        events = visit(state, run.moment)
+        run.events = len(events)
+        return events
 
     async def _ranked(
         self, run: _Run, live: LiveRelease, events: tuple[SessionEvent, ...]
@@ -237,6 +240,7 @@ class Pipeline:
             "request_id": run.request_id,
             "items": items,
             "release": release,
+            "session": {"events": run.events},
             "degraded": run.degraded,
             "timings_ms": run.timings_ms,
         }

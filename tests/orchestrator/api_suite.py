@@ -137,7 +137,10 @@ class ApiSuite:
 
     def test_a_stranger_gets_popular_items(self, api: httpx.Client) -> None:
         answer = ask(api)
-        assert set(answer) == {"request_id", "items", "release", "degraded", "timings_ms"}
+        assert set(answer) == {
+            "request_id", "items", "release", "session", "degraded", "timings_ms"
+        }  # fmt: skip
+        assert answer["session"] == {"events": 0}
         assert len(answer["items"]) == 20
         assert answer["degraded"] == []
         assert answer["release"]

@@ -97,6 +97,14 @@ def test_matrix_holds_what_the_contracts_say(world: FakeWorld) -> None:
     assert version == 1
 
 
+def test_the_answer_tells_how_many_events_of_the_visit_it_knew(world: FakeWorld) -> None:
+    send(world, click("i5", NOW - 50 * MINUTE), click("i7", NOW - MINUTE))  # two visits
+    asked = [ask(world, session_id="s", events=events) for events in ([], [click("i3", NOW)])]
+    assert [answer["session"] for answer in asked] == [{"events": 1}, {"events": 2}]
+    world.store.session_trouble.down = True
+    assert ask(world, session_id="s")["session"] == {"events": 0}
+
+
 def test_item_features_are_asked_once_for_candidates_and_visited(world: FakeWorld) -> None:
     visited = [click(item, NOW + place) for place, item in enumerate(["i7", "i3", "i7", "new"])]
     ask(world, events=visited, session_id="s")
