@@ -68,17 +68,45 @@ async def exchange_async(client: AsyncClient, commands: Sequence[Command]) -> li
     return replies
 
 
+class Stream:
+    """A connection on which more is sent before earlier replies are read; use it in `with`."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._pool = client.connection_pool
+        self._connection: Any = None
+
+    def __enter__(self) -> Stream:
+        self._connection = cast(Any, self._pool.get_connection())
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if error is not None:
+            self._connection.disconnect()  # see `exchange`
+        self._pool.release(self._connection)
+
+    def send(self, payload: bytes) -> None:
+        """Raises redis.RedisError and OSError."""
+        self._connection.send_packed_command([payload], check_health=False)
+
+    def reply(self) -> Any:
+        """The next reply; what the server refused comes as a redis.ResponseError, not raised."""
+        try:
+            return self._connection.read_response(disable_decoding=True)
+        except redis.ResponseError as error:
+            return error
+
+
 def _by_pipeline(client: Any, commands: Sequence[Command]) -> list[Any]:
     with client.pipeline(transaction=False) as pipeline:
         for command in commands:
-            pipeline.execute_command(command.name, command.key, *command.arguments)
+            pipeline.execute_command(command.name.decode(), command.key, *command.arguments)
         return list(pipeline.execute())
 
 
 async def _by_pipeline_async(client: Any, commands: Sequence[Command]) -> list[Any]:
     async with client.pipeline(transaction=False) as pipeline:
         for command in commands:
-            pipeline.execute_command(command.name, command.key, *command.arguments)
+            pipeline.execute_command(command.name.decode(), command.key, *command.arguments)
         return list(await pipeline.execute())
 
 
@@ -94,6 +122,11 @@ def _packed(commands: Sequence[Command]) -> bytes:
             tail = b"".join([b"\r\n", *map(_text, arguments)])
         parts.append(b"%b%d\r\n%b%b" % (head, len(key), key, tail))
     return b"".join(parts)
+
+
+def packed(parts: Sequence[bytes]) -> bytes:
+    """One command."""
+    return b"".join([b"*%d\r\n" % len(parts), *map(_text, parts)])
 
 
 def _text(part: bytes) -> bytes:
