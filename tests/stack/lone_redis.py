@@ -70,7 +70,7 @@ def _command(client: Any, *parts: object) -> Any:
 
 
 def _is_ready(client: redis.Redis) -> bool:
-    return "ok" in str(_command(client, "INFO")["cluster_state"])
+    return b"cluster_state:ok" in _command(client, "INFO")
 
 
 def _until(true: Callable[[], Any], seconds: float = 20.0) -> None:
