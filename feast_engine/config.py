@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml  # type: ignore[import-untyped]
 
@@ -17,6 +17,8 @@ from contracts.errors import UsageError
 from contracts.settings import ROOT, Settings
 
 REPOSITORY = ROOT / "feature_repo"
+ONLINE_STORE: Final = "feast_engine.online_store.GuardedRedisOnlineStore"
+"""Feast's name of our online store, as the yaml says it."""
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -39,8 +41,12 @@ def store_yaml(settings: Settings) -> dict[str, Any]:
     path = settings.feast_yaml
     parsed = _load(path, _expand(path, settings.environment()))
     online = parsed.get("online_store")
-    if not isinstance(online, dict) or online.get("type") != "redis":
-        raise UsageError(f"{path}: online_store has to be of type redis, got {online!r}")
+    if not isinstance(online, dict) or online.get("type") != ONLINE_STORE:
+        found = online.get("type") if isinstance(online, dict) else online
+        raise UsageError(
+            f"{path}: online_store has type {found!r}, expected {ONLINE_STORE}: with another one "
+            "Feast would give values that are too old, and let older rows replace newer ones"
+        )
     password = settings.redis_password.get_secret_value()
     if password and ",password=" not in online["connection_string"]:
         online["connection_string"] += f",password={password}"

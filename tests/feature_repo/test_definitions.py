@@ -12,7 +12,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from contracts.errors import UsageError
-from contracts.features import FEATURE_SERVICE, FEATURES, RANKED, VIEWS, of_view
+from contracts.features import FEATURE_SERVICE, FEATURES, RANKED, TRENDS_SERVICE, VIEWS, of_view
 from contracts.settings import ROOT, Settings
 from contracts.tables import OFFLINE_COLUMNS, Offline
 from feast_engine.config import REPOSITORY, online_config, store_yaml
@@ -68,12 +68,25 @@ def test_stored_views_have_the_contracts_types_and_ages(repository: Any) -> None
 
 
 def test_the_feature_service_has_exactly_the_ranked_features(repository: Any) -> None:
-    [service] = repository.feature_services
-    assert service.name == FEATURE_SERVICE
+    [service] = [each for each in repository.feature_services if each.name == FEATURE_SERVICE]
     # a service holds its views' names until the registry resolves them
     names = [f.name for view in service.feature_view_projections for f in view.features]
     assert len(names) == len(set(names))
     assert set(names) == set(RANKED)
+
+
+def test_trends_are_asked_for_together_and_change_nothing_of_the_ranker(repository: Any) -> None:
+    [service] = [each for each in repository.feature_services if each.name == TRENDS_SERVICE]
+    names = {f.name for view in service.feature_view_projections for f in view.features}
+    assert names == {f.name for f in (*of_view("item_windows"), *of_view("category_windows"))}
+    assert {"item_views_1h", "item_click_rate_7d", "category_purchases_1d"} <= names
+    assert not names & set(RANKED)
+
+
+def test_no_key_of_a_view_has_the_name_of_a_feature(repository: Any) -> None:
+    keys = {key for view in repository.feature_views for key in view.join_keys}
+    assert keys == {"session_id", "item_id", "category_name"}
+    assert not keys & {feature.name for feature in FEATURES}
 
 
 def test_sources_hold_the_columns_of_their_views(repository: Any) -> None:
@@ -134,7 +147,8 @@ def test_every_environment_opens(path: Path) -> None:
         ("project: ${NEXTCLICK_NO_SUCH}", "NEXTCLICK_NO_SUCH"),
         ("- a list", "got list"),
         ("a: [", "not YAML"),
-        ("online_store: {type: sqlite}", "redis"),
+        ("online_store: {type: sqlite}", "GuardedRedis"),
+        ("online_store: {type: redis}", "older rows"),
     ],
 )
 def test_a_wrong_yaml_is_told(tmp_path: Path, text: str, told: str) -> None:
