@@ -62,6 +62,12 @@ class ViewLayout:
         raw = entity_id.encode()
         return self.prefix + _SIZE(len(raw)) + raw + self.suffix
 
+    def keys(self, entity_ids: Sequence[str]) -> list[bytes]:
+        """The hashes of many."""
+        raws = [entity_id.encode() for entity_id in entity_ids]
+        heads = {size: self.prefix + _SIZE(size) for size in set(map(len, raws))}
+        return [heads[len(raw)] + raw + self.suffix for raw in raws]
+
 
 @lru_cache(maxsize=64)
 def layout_of(name: str, project: str) -> ViewLayout:
@@ -148,13 +154,8 @@ def _encode_int64_lists(lists: Sequence[Sequence[int] | None]) -> list[bytes]:
     """All numbers of all lists become varints at once; each list takes its part of the bytes."""
     sizes = [len(each) if each is not None else 0 for each in lists]
     numbers = chain.from_iterable(each for each in lists if each is not None)
-    flat = np.fromiter(map(index, numbers), np.int64, sum(sizes))
-    digits = (flat.view(np.uint64)[:, None] >> _SHIFTS).astype(np.uint8) & 0x7F
-    used = _VARINT_BYTES - (digits[:, ::-1] != 0).argmax(axis=1)
-    used[~digits.any(axis=1)] = 1
-    place = np.arange(_VARINT_BYTES)
-    digits |= np.where(place < used[:, None] - 1, 0x80, 0).astype(np.uint8)
-    raw = digits[place < used[:, None]].tobytes()
+    digits, used = varint_digits(np.fromiter(map(index, numbers), np.int64, sum(sizes)))
+    raw = digits[np.arange(_VARINT_BYTES) < used[:, None]].tobytes()
     number_ends = np.concatenate([[0], np.cumsum(used)])
     ends = number_ends[np.concatenate([[0], np.cumsum(sizes)]).astype(np.intp)].tolist()
     bodies = [raw[start:end] for start, end in pairwise(ends)]
@@ -162,6 +163,19 @@ def _encode_int64_lists(lists: Sequence[Sequence[int] | None]) -> list[bytes]:
         b"" if each is None else _sized(b"\x72", _sized(b"\x0a", body) if body else b"")
         for each, body in zip(lists, bodies, strict=True)
     ]
+
+
+def varint_digits(
+    numbers: npt.NDArray[np.int64],
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """The bytes of each number's varint [n, 10], and how many of them count [n]."""
+    digits: npt.NDArray[np.uint8] = (numbers.view(np.uint64)[:, None] >> _SHIFTS).astype(np.uint8)
+    digits &= 0x7F
+    used = _VARINT_BYTES - (digits[:, ::-1] != 0).argmax(axis=1)
+    used[~digits.any(axis=1)] = 1
+    place = np.arange(_VARINT_BYTES)
+    digits |= np.where(place < used[:, None] - 1, 0x80, 0).astype(np.uint8)
+    return digits, used.astype(np.int64)
 
 
 def _encode_texts(values: Sequence[str]) -> bytes:

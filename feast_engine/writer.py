@@ -80,7 +80,7 @@ class OnlineWriter:
         rows = list(map(b"".join, zip(*cells, strict=True)))
         return Rows(
             names=[layout.timestamp, *layout.fields.values()],
-            keys=[layout.key(key) for key in write.keys],
+            keys=layout.keys(write.keys),
             cells=b"".join(rows),
             ends=list(accumulate(map(len, rows))),
             life=life_seconds(layout.view, self._config.key_seconds),
