@@ -21,7 +21,7 @@ class ParityResult(BaseModel):
     differing: int
     scores: int
     scores_differing: int
-    answers_not_compared: int
+    answers_not_compared: dict[str, int]
 
 
 def parity_path(settings: Settings) -> Path:

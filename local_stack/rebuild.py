@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,13 +49,19 @@ def rebuild(settings: Settings, progress: StepProgress, queries: int, activate_i
 
 
 def run_spark_jobs(
-    settings: Settings, now: datetime, report: Callable[[str, int, int], None]
+    settings: Settings,
+    now: datetime,
+    report: Callable[[str, int, int], None],
+    jobs: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """All jobs as one Spark application of its own process; the summary that it prints."""
+    """These jobs (none: all) as one Spark application of its own process; the summary that it
+    prints."""
     from local_stack.java import ensure_java
 
     java = ensure_java(settings)
     command = [sys.executable, "-m", "spark_jobs", "run", "--json", "--now", str(_ms(now))]
+    if jobs:
+        command += ["--jobs", ",".join(jobs)]
     log = settings.logs / "spark.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = _spark_environment(settings, java)

@@ -41,9 +41,9 @@ def say(text: str = "") -> None:
 
 def assembled() -> click.Group:
     """The command with everything below it."""
-    from local_stack.cli import data, operate, recommend, train
+    from local_stack.cli import data, operate, parity, recommend, train
 
-    for module in (operate, data, train, recommend):
+    for module in (operate, data, train, recommend, parity):
         module.add_to(cli)
     return cli
 
