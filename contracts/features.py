@@ -22,6 +22,12 @@ from contracts.errors import UsageError
 
 FEATURE_SERVICE = "ranker_v1"
 """Feast's name for the set of features of the ranker. A new number when old rankers must keep theirs."""
+TRENDS_SERVICE = "item_trends_v1"
+"""Feast's name for what happens around items and categories now: the windows that move with time."""
+TREND_STEP = timedelta(minutes=5)
+"""Windows of trends begin and end at multiples of this, UTC."""
+TREND_WINDOWS = {"1h": timedelta(hours=1), "1d": timedelta(days=1), "7d": timedelta(days=7)}
+"""Their lengths, by what the names of their features end with."""
 
 
 class Group(StrEnum):
@@ -59,7 +65,11 @@ class View:
     @property
     def join_keys(self) -> tuple[str, ...]:
         """Columns that name a row: `session_id` for the entity session."""
-        return tuple(f"{entity}_id" for entity in self.entities)
+        return tuple(_JOIN_KEYS.get(entity, f"{entity}_id") for entity in self.entities)
+
+
+_JOIN_KEYS = {"category": "category_name"}
+"""Of entities whose `<entity>_id` is something else: category_id is a feature, a number."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,8 @@ VIEWS = {
         View("moment", Group.context, (), None, "When the request is made.", on_demand=True),
         View("item_catalogue", Group.item, ("item",), None, "What the shop says of the item."),
         View("item_activity", Group.item, ("item",), timedelta(days=3), "What visitors did with the item, over windows that end with a day (UTC)."),
+        View("item_windows", Group.item, ("item",), TREND_WINDOWS["7d"], "What visitors do with the item, over windows that move in steps of 5 minutes."),
+        View("category_windows", Group.item, ("category",), TREND_WINDOWS["7d"], "The same over all items of a category, as the catalogue named it then."),
         View("session_item", Group.pair, ("session", "item"), None, "The visit beside a candidate.", on_demand=True),
     )
 }  # fmt: skip
@@ -98,6 +110,25 @@ def _features(view: str, dtype: DType, ranked: bool, meanings: Mapping[str, str]
     return [
         Feature(name, view, meaning, dtype, ranked=ranked) for name, meaning in meanings.items()
     ]
+
+
+_TRENDS = {
+    "views": "Views and clicks in the last {}.",
+    "carts": "Times put into a cart in the last {}.",
+    "purchases": "Times bought in the last {}.",
+    "impressions": "Times shown in a list in the last {}.",
+    "click_rate": "Views and clicks from a list over (impressions + 20) in the last {}.",
+}
+_WINDOW_TEXTS = {"1h": "hour", "1d": "day", "7d": "7 days"}
+
+
+def _trends(entity: str) -> list[Feature]:
+    meanings = {
+        f"{entity}_{name}_{window}": meaning.format(_WINDOW_TEXTS[window])
+        for name, meaning in _TRENDS.items()
+        for window in TREND_WINDOWS
+    }
+    return _features(f"{entity}_windows", DType.float32, False, meanings)
 
 
 FEATURES: tuple[Feature, ...] = (
@@ -158,6 +189,9 @@ FEATURES: tuple[Feature, ...] = (
         "impressions_7d": "Times shown in a list in the last 7 days.",
         "click_rate_7d": "views_7d that came from a list over (impressions_7d + 20).",
     }),
+    # no columns of the ranker's yet: whether they help it is to be measured first
+    *_trends("item"),
+    *_trends("category"),
     *(
         Feature(f"{source}_{kind}", "session_item", meaning.format(source))
         for source in SOURCES

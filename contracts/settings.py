@@ -70,6 +70,9 @@ class Settings(BaseModel):
     consumer_port: int = Field(
         13001, ge=1, le=65535, description="Port of the consumer's health and metrics page."
     )
+    stream_port: int = Field(
+        13002, ge=1, le=65535, description="Port of the stream's health and metrics page."
+    )
 
     # the services that are called; empty: the embedded ones
     redis: str = Field(
@@ -167,6 +170,23 @@ class Settings(BaseModel):
     spark_memory: str = Field(
         "2g", description="Memory of the Spark driver (local mode: of everything)."
     )
+    stream: bool = Field(
+        False,
+        description="Run the stream of trends (windows that move in steps of 5 minutes): `nextclick up` starts it, `nextclick train` makes their history.",
+    )
+    stream_state: str = Field(
+        "",
+        description="Where the stream keeps its checkpoint, facts and buckets, a folder or s3a:// address; empty: HOME/stream.",
+    )
+    stream_seconds: int = Field(
+        30, ge=1, le=300, description="From one look of the stream into Kafka to the next."
+    )
+    stream_messages: int = Field(
+        200_000, ge=100, description="Messages at most of one micro-batch of the stream."
+    )
+    stream_memory: str = Field(
+        "512m", description="Memory of the stream's Spark driver (local mode: of everything)."
+    )
     drift_psi: float = Field(
         0.2, gt=0, description="Population stability index from which a column counts as drifted."
     )
@@ -188,6 +208,7 @@ class Settings(BaseModel):
             "offline": str(home / "offline"),
             "releases": home / "releases",
             "indexes": home / "indexes",
+            "stream_state": str(home / "stream"),
             "redis": f"{host}:{values.get('redis_port', 16379)}",
             "kafka": f"{host}:{values.get('kafka_port', 19092)}",
             "triton": f"{host}:{values.get('triton_grpc_port', 18001)}",

@@ -33,6 +33,9 @@ class Offline(StrEnum):
     session = "session"
     item_catalogue = "item_catalogue"
     item_activity = "item_activity"
+    buckets = "buckets"  # <offline>/buckets/until=<milliseconds>/
+    item_windows = "item_windows"
+    category_windows = "category_windows"
     queries = "queries"
     item_vectors = "item_vectors"  # <offline>/item_vectors/cutoff=<milliseconds>/
 
@@ -41,8 +44,13 @@ Columns = dict[str, str]
 """Column name to Arrow type, as text."""
 
 STORED_ITEM_VIEWS = tuple(
-    view.name for view in VIEWS.values() if view.entities == ("item",) and not view.on_demand
+    view.name
+    for view in VIEWS.values()
+    if view.entities == ("item",)
+    and not view.on_demand
+    and any(feature.ranked for feature in of_view(view.name))
 )
+"""Those that an answer is made from."""
 ASKED = (
     "index", "events", "context", "exclude", "candidates", "degraded", "visited", "visited_versions",
 )  # fmt: skip
@@ -164,6 +172,22 @@ OFFLINE_COLUMNS: dict[Offline, Columns] = {
     Offline.session: {"session_id": "string", **_FEAST, **_of("session"), **_of("context")},
     Offline.item_catalogue: {"item_id": "string", **_FEAST, **_of("item_catalogue")},
     Offline.item_activity: {"item_id": "string", **_FEAST, **_of("item_activity")},
+    # what is counted (spark_jobs.item_days.MEASURES) in 5 minutes that end at `end`, of an item or of
+    # a category (`entity`), where any is not 0; everything that ended by the folder's `until`
+    Offline.buckets: {
+        "entity": "string",
+        "key": "string",
+        "end": "int64",
+        "views": "int64",
+        "list_views": "int64",
+        "carts": "int64",
+        "purchases": "int64",
+        "impressions": "int64",
+    },
+    # a row where a window's value changes: at the end of a bucket, and when it leaves a window. The
+    # stream's rows lie in the same folders, in files of its own: stream-*.parquet
+    Offline.item_windows: {"item_id": "string", **_FEAST, **_of("item_windows")},
+    Offline.category_windows: {"category_name": "string", **_FEAST, **_of("category_windows")},
     # one row a prediction that could have been made: at `moment` (when the visit's last event then
     # had become known) the visitor had visited `visited` (contracts.session.items_of), and `label` is
     # the item clicked or viewed next in the visit, different from the last visited

@@ -16,7 +16,7 @@ from typing import Any
 import redis
 
 from contracts.errors import ServiceError, UsageError
-from contracts.features import VIEWS, Group, View
+from contracts.features import VIEWS, Group, View, of_view
 from contracts.settings import Settings
 from feast_engine.config import REPOSITORY, online_config, store_yaml
 from feast_engine.connection import connect, unreachable
@@ -67,12 +67,13 @@ def apply(settings: Settings) -> str:
 def materialize(settings: Settings, until: datetime, report: Report | None = None) -> None:
     """The newest row of each item up to `until` (with a time zone) from the offline tables into
     the online store, by Feast's own `materialize`: of each view, what is not too old by then.
+    Views that the ranker does not read (trends) where they have a table.
 
-    UsageError where a table is not there yet; ServiceError where Redis does not answer.
+    UsageError where another table is not there yet; ServiceError where Redis does not answer.
     """
     if until.tzinfo is None:
         raise UsageError(f"until: got {until} without a time zone, expected one (UTC)")
-    views = [view for view in VIEWS.values() if view.group is Group.item]
+    views = _item_views(settings)
     _require_tables(settings, views)
     _require_redis(settings)
     store = open_store(settings)
@@ -82,6 +83,27 @@ def materialize(settings: Settings, until: datetime, report: Report | None = Non
         _materialize_view(store, view, until)
     if report is not None:
         report("materialized", len(views), len(views))
+
+
+def _item_views(settings: Settings) -> list[View]:
+    return [
+        view
+        for view in VIEWS.values()
+        if view.group is Group.item
+        and (any(feature.ranked for feature in of_view(view.name)) or _has_table(settings, view))
+    ]
+
+
+def _has_table(settings: Settings, view: View) -> bool:
+    from pyarrow import fs
+
+    offline = settings.offline.replace("s3a://", "s3://", 1)
+    if "://" in offline:
+        system, root = fs.FileSystem.from_uri(offline)
+    else:
+        system, root = fs.LocalFileSystem(), offline
+    selector = fs.FileSelector(f"{root}/{view.name}", recursive=True, allow_not_found=True)
+    return any(info.path.endswith(".parquet") for info in system.get_file_info(selector))
 
 
 def _materialize_view(store: Any, view: View, until: datetime) -> None:

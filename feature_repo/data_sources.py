@@ -37,3 +37,5 @@ session_push = PushSource(
 )
 item_catalogue = _table(Offline.item_catalogue, "The catalogue, a row at every change.")
 item_activity = _table(Offline.item_activity, "Activity around each item, a row a day.")
+item_windows = _table(Offline.item_windows, "Trends of items, a row at every change.")
+category_windows = _table(Offline.category_windows, "Trends of categories, a row at every change.")

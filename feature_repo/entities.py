@@ -23,3 +23,4 @@ def _entity(name: str, meaning: str) -> Entity:
 
 session = _entity("session", "A visitor's session, as the shop's site numbers it.")
 item = _entity("item", "An item of the shop.")
+category = _entity("category", "A category of the shop, the whole text of the catalogue.")

@@ -1,10 +1,10 @@
-"""The sets of features that rankers are trained on and served with."""
+"""The sets of features that are asked for together."""
 
 import on_demand
 import views
 from feast import FeatureService
 
-from contracts.features import FEATURE_SERVICE, VIEWS, of_view
+from contracts.features import FEATURE_SERVICE, TRENDS_SERVICE, VIEWS, of_view
 
 
 def _ranked(name: str) -> list[str]:
@@ -19,5 +19,11 @@ ranker = FeatureService(
         if _ranked(name)
     ],
     description="The ranker's columns.",
+    owner="nextclick",
+)
+trends = FeatureService(
+    name=TRENDS_SERVICE,
+    features=[views.item_windows, views.category_windows],
+    description="What happens around items and categories now.",
     owner="nextclick",
 )

@@ -1,0 +1,109 @@
+"""What is counted of items and categories in steps of 5 minutes: what trends are made from.
+
+A fact counts when `contracts.known.counted_at` says, so a bucket is complete once everything is
+seen that was known until `LATENESS` after its end, and is never corrected. The batch job and the
+stream make buckets with these functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F  # noqa: N812  # Spark's own documentation's name
+
+from contracts.events import CLICK_TYPES, EventType
+from contracts.features import TREND_STEP
+from contracts.known import LATENESS_MS
+from contracts.tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP
+from spark_jobs.item_days import MEASURES
+
+STEP_MS = TREND_STEP // timedelta(milliseconds=1)
+ITEM, CATEGORY = "item", "category"
+"""Entities that are counted: what `entity` of a bucket says."""
+
+
+def counted(time: Column, known: Column) -> Column:
+    """`contracts.known.counted_at` for columns; what does not say when it became known was at once."""
+    received = F.coalesce(known, time)
+    return F.least(F.greatest(time, received - LATENESS_MS), received)
+
+
+def bucket_end(at: Column) -> Column:
+    """The end of the bucket that a moment lies in: [end - 5 minutes, end). All in milliseconds."""
+    return at - F.pmod(at, F.lit(STEP_MS)) + STEP_MS
+
+
+def facts(events_clean: DataFrame, impressions: DataFrame) -> DataFrame:
+    """(item_id, at in milliseconds, a 0 or 1 for each of `MEASURES`), where one is 1.
+
+    `impressions`: the lake's table; an answer that stands there twice counts once.
+    """
+    return event_facts(events_clean).unionByName(impression_facts(_answers(impressions)))
+
+
+def _answers(impressions: DataFrame) -> DataFrame:
+    first = F.min(F.struct("received", "partition", "offset", "time", "items")).alias("first")
+    return impressions.groupBy("request_id").agg(first).select("request_id", "first.*")
+
+
+def event_facts(events: DataFrame, keep: Sequence[str] = ()) -> DataFrame:
+    """Facts of rows with the columns of `Offline.events_clean`, and their columns `keep`."""
+    viewed = F.col("type").isin([int(kind) for kind in CLICK_TYPES])
+    holds = {
+        "views": viewed,
+        "list_views": viewed & F.col("request_id").isNotNull(),
+        "carts": F.col("type") == int(EventType.add_to_cart),
+        "purchases": F.col("type") == int(EventType.checkout),
+    }
+    return _facts(events, holds, keep)
+
+
+def impression_facts(impressions: DataFrame, keep: Sequence[str] = ()) -> DataFrame:
+    """Facts of answers: (time, received, items), one an item that was shown."""
+    shown = impressions.select("time", "received", *keep, F.explode("items").alias("item_id"))
+    return _facts(shown, {"impressions": F.lit(True)}, keep)
+
+
+def _facts(frame: DataFrame, holds: Mapping[str, Column], keep: Sequence[str]) -> DataFrame:
+    at = counted(F.col("time"), F.col("received")).alias("at")
+    columns = [holds.get(name, F.lit(False)).cast("int").alias(name) for name in MEASURES]
+    counts = frame.where(F.length("item_id") > 0).select("item_id", at, *keep, *columns)
+    return counts.where(F.greatest(*MEASURES) == 1)
+
+
+def item_buckets(facts: DataFrame) -> DataFrame:
+    """Rows of `Offline.buckets` for items."""
+    end = bucket_end(F.col("at")).alias("end")
+    return facts.groupBy(F.col("item_id").alias("key"), end).agg(*_sums()).select(*_row(ITEM))
+
+
+def category_buckets(items: DataFrame, catalogue: DataFrame) -> DataFrame:
+    """Rows of `Offline.buckets` for categories: of items, each in the category that it was known to
+    have at the bucket's end (`Offline.item_catalogue`); what has none is counted in none."""
+    return _with_category(items, catalogue).groupBy("key", "end").agg(*_sums()).select(*_row(CATEGORY))
+
+
+def _with_category(items: DataFrame, catalogue: DataFrame) -> DataFrame:
+    said = catalogue.where(F.col("category").isNotNull()).select(
+        F.col("item_id").alias("key"),
+        F.unix_millis(CREATED_TIMESTAMP).alias("end"),
+        F.struct(F.unix_millis(EVENT_TIMESTAMP), "category").alias("said"),
+    )
+    # a change that was known at the end itself comes before the bucket
+    rows = said.withColumn("_place", F.lit(0)).unionByName(
+        items.withColumn("_place", F.lit(1)), allowMissingColumns=True
+    )
+    until_then = Window.partitionBy("key").orderBy("end", "_place")
+    newest = F.max("said").over(until_then.rowsBetween(Window.unboundedPreceding, 0))
+    named = rows.withColumn("_category", newest["category"]).where("_place = 1")
+    return named.where("_category is not null").withColumn("key", F.col("_category"))
+
+
+def _sums() -> list[Column]:
+    return [F.sum(F.col(name).cast("long")).alias(name) for name in MEASURES]
+
+
+def _row(entity: str) -> list[Column]:
+    return [F.lit(entity).alias("entity"), F.col("key"), F.col("end"), *map(F.col, MEASURES)]
