@@ -11,6 +11,7 @@ from contracts.release import Release, ReleaseStore
 from contracts.settings import Settings
 from orchestrator.events_door import EventsDoor
 from orchestrator.metrics import Metrics
+from orchestrator.parity_metrics import ParityMetrics
 from orchestrator.pipeline import Pipeline
 from orchestrator.ports import (
     CandidateFinder,
@@ -96,6 +97,7 @@ def assemble(
     )
     pipeline = _pipeline(settings, follower, world, metrics)
     events = EventsDoor(settings, world.event_log, world.impressions, metrics)
+    metrics.registry.register(ParityMetrics(settings))
     return Parts(settings, pipeline, events, metrics, follower, world)
 
 

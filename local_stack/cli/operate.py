@@ -48,13 +48,20 @@ def down(as_json: bool) -> None:
 @json_option
 def status(as_json: bool) -> None:
     """What is live and what runs: address, process, memory, version."""
+    from contracts.parity import last_parity
+    from local_stack.show_parity import parity_line
     from local_stack.stack import status as read_status
 
-    document = read_status(settings())
+    proved = last_parity(settings())
+    document = {
+        **read_status(settings()),
+        "parity": None if proved is None else proved.model_dump(),
+    }
     if as_json:
         emit(document)
     else:
         _print_status(document)
+        click.echo(parity_line(proved))
 
 
 def _print_status(document: dict[str, Any]) -> None:
