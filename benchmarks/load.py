@@ -9,10 +9,12 @@ to sent, is counted in the latency and reported beside it.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -127,3 +129,15 @@ def open_client() -> aiohttp.ClientSession:
         timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
         headers={"content-type": "application/json"},
     )
+
+
+@contextmanager
+def no_long_collections() -> Iterator[None]:
+    """A garbage collection over all that was imported would stop the generator for tens of
+    milliseconds. Undone afterwards: DuckDB takes what is frozen at exit for leaks."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -7,11 +7,9 @@ whatever else the machine does falls on both. See `benchmarks.load` for how late
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +17,15 @@ import aiohttp
 import click
 
 from benchmarks import NAMES, cpu, result
-from benchmarks.load import CONNECTIONS, Samples, Target, open_client, open_loop, percentile
+from benchmarks.load import (
+    CONNECTIONS,
+    Samples,
+    Target,
+    no_long_collections,
+    open_client,
+    open_loop,
+    percentile,
+)
 from benchmarks.sessions import request_bodies
 from contracts.errors import ServiceError, UsageError
 from contracts.settings import Settings
@@ -101,7 +107,7 @@ def measure(
     )
     now = datetime.now(UTC).isoformat(timespec="seconds")
     where = result.conditions(settings, status(settings))
-    with _no_long_collections():
+    with no_long_collections():
         results, samples, idle = asyncio.run(_run(settings, targets, load))
     more = {"connections": CONNECTIONS, "k": k, "carry": carry, "sessions": origin}
     return {
@@ -113,18 +119,6 @@ def measure(
         "results": results,
         "samples": samples,
     }
-
-
-@contextmanager
-def _no_long_collections() -> Iterator[None]:
-    """A garbage collection over all that was imported would stop the generator for tens of
-    milliseconds. Undone afterwards: DuckDB takes what is frozen at exit for leaks."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 Results = tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, float]]

@@ -11,6 +11,8 @@ from local_stack.lag import wait_until_consumed
 
 PATIENCE_SECONDS = 30.0
 """For room among the messages in flight."""
+LINGER_MS = 50
+"""Larger batches: nobody waits for a single message."""
 
 
 def ingest(
@@ -28,7 +30,7 @@ def ingest(
     check_file(file)
     with progress.step(f"events of {file.name} into Kafka"):
         ensure_topics(settings)
-        log = KafkaLog(settings, patience=PATIENCE_SECONDS)
+        log = KafkaLog(settings, patience=PATIENCE_SECONDS, linger_ms=LINGER_MS)
         try:
             summary = import_events(
                 file, settings, log, mapping=mapping, shift_to_now=shift_to_now, report=progress

@@ -9,13 +9,15 @@ from functools import partial
 from contracts.release import Release
 from contracts.settings import Settings
 from orchestrator.impressions import QueuedMessages
-from orchestrator.kafka_events import KafkaEvents
+from orchestrator.kafka_events import SECONDS, KafkaEvents
 from orchestrator.metrics import Metrics
 from orchestrator.parts import Parts, World, assemble
 from orchestrator.ports import CandidateFinder
 
 IMPRESSION_LINGER_MS = 250
 """Nobody waits for an impression, and one at a time they cost as much as half an answer."""
+
+EVENT_DELIVERY_MS = int(SECONDS * 1000)
 
 
 async def open_parts(settings: Settings, switched: Callable[[], object]) -> Parts:
@@ -38,8 +40,10 @@ def real_world(settings: Settings, metrics: Metrics) -> World:
     store = FeastStore.open(settings)
     ranker = TritonRanker(settings.triton)
     find, close_candidates = candidate_finders(settings)
-    # two producers: what waits for a Kafka that is down must not take the room of events
-    events, messages = KafkaLog(settings), KafkaLog(settings, linger_ms=IMPRESSION_LINGER_MS)
+    # two producers: what waits for a Kafka that is down must not take the room of events. What
+    # the sender was told to repeat must not be stored long after
+    events = KafkaLog(settings, delivery_ms=EVENT_DELIVERY_MS)
+    messages = KafkaLog(settings, linger_ms=IMPRESSION_LINGER_MS)
     impressions = QueuedMessages(messages, metrics)
     return World(
         sessions=store,

@@ -24,8 +24,8 @@ from contracts.settings import Settings
 MAX_MESSAGES = 20_000
 MAX_BYTES = 32 * 1024 * 1024
 """What may be in flight, keys and values together: the memory bound of a `KafkaLog`."""
-LINGER_MS = 5
-"""For whoever waits: what comes within it travels together."""
+LINGER_MS = 1
+"""For whoever waits: the events of a call travel together, and nobody waits for strangers."""
 DELIVERY_MS = 30_000
 """A message that is not acknowledged after this long has failed."""
 CONNECT_MS = 3_000

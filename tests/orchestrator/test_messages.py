@@ -12,6 +12,7 @@ import pytest
 
 from contracts.errors import ServiceError
 from contracts.events import DeadLetter, Topic
+from orchestrator import kafka_events
 from orchestrator.impressions import QueuedMessages
 from orchestrator.kafka_events import KafkaEvents
 from orchestrator.metrics import Metrics
@@ -54,6 +55,22 @@ def test_events_are_acknowledged() -> None:
 def test_one_that_fails_fails_all() -> None:
     with pytest.raises(ServiceError, match="full"):
         publish(FakeKafka(ServiceError("full")), 5)
+
+
+def test_a_call_without_events_waits_for_nothing() -> None:
+    publish(FakeKafka(answers=False), 0)
+
+
+def test_a_call_is_woken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    woken, wake = [], kafka_events._Call._wake
+
+    def counted(call: kafka_events._Call, error: BaseException | None) -> None:
+        woken.append(error)
+        wake(call, error)
+
+    monkeypatch.setattr(kafka_events._Call, "_wake", counted)
+    publish(FakeKafka(), 50)
+    assert woken == [None]
 
 
 def test_no_answer_in_time() -> None:
