@@ -349,6 +349,21 @@ def parse_served(raw: Mapping[str, Any] | bytes, now_ms: int) -> ServedRows:
     return _parse(ServedRows, raw, now_ms)
 
 
+def parse_dead_letter(raw: bytes, now_ms: int) -> DeadLetter:
+    """A message of the dead-letter topic."""
+    checked = _parse(_DeadLetterFields, raw, now_ms)
+    return DeadLetter(**dict(checked))
+
+
+class _DeadLetterFields(_Message):
+    origin: str = Field(max_length=1000)
+    reason: str = Field(max_length=100)
+    field: str = Field(max_length=1000)
+    detail: str = Field(max_length=20_000)
+    raw: str = Field(max_length=20_000)
+    time: Milliseconds
+
+
 def _parse(model: type[MessageT], raw: Mapping[str, Any] | bytes, now_ms: int) -> MessageT:
     fields = _fields(raw)
     try:

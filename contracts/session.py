@@ -78,15 +78,24 @@ def fold(state: SessionState, events: Iterable[Event | SessionEvent]) -> Session
     """The state after `events`, in whatever order and however often they come.
 
     Heartbeats leave no trace: a page left open must not push out what was clicked. Of two events
-    with the same id the earlier one counts.
+    with the same id the later one counts: so what was pushed out by newer events never has to come
+    back, and the time of the newest event never falls. Of the same event told twice, the place
+    where it was told first.
     """
     merged = {event.key: event for event in state.events}
     for event in events:
         new = SessionEvent.of(event) if isinstance(event, Event) else event
         if new.type in _FOLDED_TYPES:
             known = merged.get(new.key)
-            merged[new.key] = new if known is None else min(known, new)
+            merged[new.key] = new if known is None else _counting(known, new)
     return SessionState(tuple(sorted(merged.values())[-KEPT_EVENTS:]))
+
+
+def _counting(known: SessionEvent, new: SessionEvent) -> SessionEvent:
+    """Which of two events with the same id counts."""
+    if known[:-1] == new[:-1]:
+        return min(known, new)
+    return max(known, new)
 
 
 def visit(state: SessionState, moment: int) -> tuple[SessionEvent, ...]:

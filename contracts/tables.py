@@ -1,8 +1,9 @@
 """The tables of the lake and of the offline store: where they lie and what their columns are.
 
 Lake: what came in, as it came, written by the consumer to
-`<lake>/<table>/day=YYYY-MM-DD/*.parquet` (day of the row's `time`, UTC). A message may stand there
-twice after a crash, under the same Kafka partition and offset; readers de-duplicate by id.
+`<lake>/<table>/day=YYYY-MM-DD/*.parquet` (day of the row's `time`, UTC). A message stands there
+once; while a crashed consumer has not been started again, what it had not committed may be seen,
+and goes away then. The same event may have been sent twice: readers de-duplicate by id.
 Offline: what the jobs make of it, at `<offline>/<table>/`.
 Times are int64 milliseconds since 1970 UTC, but for Feast's two timestamp columns.
 """
@@ -132,7 +133,9 @@ LAKE_COLUMNS: dict[Lake, Columns] = {
         "detail": "string",
         "raw": "string",
         "time": "int64",
-        "partition": "int32",  # where it lay in the topic that `origin` names; null: an import's
+        # where it lay in the topic that `origin` names (an API's: in the dead-letter topic); null:
+        # an import's
+        "partition": "int32",
         "offset": "int64",
     },
 }

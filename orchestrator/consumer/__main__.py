@@ -6,6 +6,7 @@ import gc
 import logging
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from contracts.errors import NextclickError
 from contracts.settings import Settings
@@ -31,6 +32,7 @@ def main() -> int:
 def run(settings: Settings) -> None:
     health, metrics = Health(), Metrics()
     log = KafkaLog(settings)
+    background = ThreadPoolExecutor(1, thread_name_prefix="store")
     consumer = Consumer(
         KafkaSource(settings),
         FeastStates(settings),
@@ -39,6 +41,7 @@ def run(settings: Settings) -> None:
         settings.consumer_batch,
         health=health,
         metrics=metrics,
+        background=background,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: consumer.stop.set())
@@ -50,6 +53,7 @@ def run(settings: Settings) -> None:
     try:
         consumer.run()
     finally:
+        background.shutdown()
         log.close()
         page.shutdown()
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 
@@ -23,7 +23,8 @@ from contracts.events import (
     TrafficSource,
 )
 from contracts.tables import ASKED, Lake, version_column
-from orchestrator.consumer.lake import schema_of
+from orchestrator.consumer.intents import Intent
+from orchestrator.consumer.lake import files_of, schema_of
 from orchestrator.consumer.parsing import Message, Parsed
 from orchestrator.consumer.ports import LakeTables, Place
 
@@ -42,10 +43,11 @@ TABLE_OF: dict[type[Message], Lake] = {
 @dataclass(frozen=True)
 class Limits:
     """When the buffer is due. `bytes` is of the messages as they came; in memory a waiting message
-    takes up to 5 times that, so 32 MB of messages bound the buffer to 160 MB."""
+    takes up to 5 times that, and a second buffer may be on its way into the lake: 16 MB of messages
+    bound the two to 160 MB."""
 
     rows: int = 50_000
-    bytes: int = 32 * 1024 * 1024
+    bytes: int = 16 * 1024 * 1024
     seconds: float = 15.0  # age of the oldest message; at most 5,760 small files a day and table
     idle_rows: int = 1000  # when nothing more is waiting, so many are worth a file at once
 
@@ -55,27 +57,26 @@ class LakeBuffer:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self.clear()
-
-    def clear(self) -> None:
         self._pending: dict[Lake, list[Parsed]] = defaultdict(list)
         self._chunks: dict[Lake, list[pa.Table]] = defaultdict(list)
         self._spans: dict[Place, tuple[int, int]] = {}  # first and last offset, both included
         self._since = 0.0
         self._bytes = 0
-        self.rows = 0
+        self._name = uuid4().hex
+        self.rows = 0  # messages, also those that have no row
 
     def add(self, messages: Iterable[Parsed], now: float) -> None:
         """Take messages that were polled at `now` (monotonic seconds)."""
         for parsed in messages:
-            record = parsed.record
+            record, message = parsed
             place = record.topic, record.partition
             first = self._spans[place][0] if place in self._spans else record.offset
             self._spans[place] = first, record.offset
             self._since = self._since if self.rows else now
             self._bytes += len(record.value)
             self.rows += 1
-            self._pending[TABLE_OF[type(parsed.message)]].append(parsed)
+            if message is not None:
+                self._pending[TABLE_OF[type(message)]].append(parsed)
         for table, pending in list(self._pending.items()):
             if len(pending) >= CHUNK_ROWS:
                 self._compact(table)
@@ -93,30 +94,26 @@ class LakeBuffer:
         """Where to go on once everything here is stored."""
         return {place: last + 1 for place, (_, last) in self._spans.items()}
 
+    @property
+    def name(self) -> str:
+        """Of the store that this buffer becomes: no other one, of whatever process, has it."""
+        return self._name
+
     def store(self, lake: LakeTables) -> dict[Lake, int]:
-        """Write everything to the lake; returns rows by table. The buffer keeps it: `clear` after
-        the commit, or `store` again."""
+        """Note what will be written, then write it; returns rows by table. The buffer keeps all of
+        it: after an error, `store` again."""
         for table in list(self._pending):
             self._compact(table)
-        name = self._file_name()
-        written = {}
+        written: dict[Lake, int] = {}
+        files: dict[str, pa.Table] = {}
         for table, chunks in self._chunks.items():
             rows = pa.concat_tables(chunks, promote_options="default")
-            lake.write(table, rows, f"{table.value}-{name}")
+            files |= files_of(table, rows, f"{table.value}-{self._name}")
             written[table] = rows.num_rows
+        lake.note(Intent(self._name, dict(self._spans), tuple(files)))
+        for path, part in files.items():
+            lake.write_file(path, part)
         return written
-
-    def _file_name(self) -> str:
-        """Made from the first and last offset of every partition.
-
-        The same messages again, after a crash, overwrite the same file. The *last* offset belongs
-        to it: a consumer that lost its partitions without knowing it must not replace a successor's
-        longer file by its own shorter one.
-        """
-        spans = sorted((topic.value, p, *span) for (topic, p), span in self._spans.items())
-        digest = hashlib.sha256(repr(spans).encode()).hexdigest()[:12]
-        _, partition, first, _ = spans[0]
-        return f"{partition}-{first}-{digest}"
 
     def _compact(self, table: Lake) -> None:
         pending = self._pending.pop(table, [])

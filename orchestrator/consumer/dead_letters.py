@@ -35,9 +35,6 @@ class DeadLetters:
         if left:
             raise ServiceError(f"{left} dead letters are not stored in Kafka yet")
 
-    def clear(self) -> None:
-        self._sent.clear()
-
     def _send(self, value: bytes) -> _Sent:
         return self._log.send(Topic.dead_letters, None, value)
 

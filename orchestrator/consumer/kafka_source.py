@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from confluent_kafka import (
-    OFFSET_STORED,
+    OFFSET_BEGINNING,
     Consumer,
     KafkaError,
     KafkaException,
@@ -67,17 +67,22 @@ class KafkaSource:
                 self._paused = False
             # asked for many it would wait for many: one ends the wait, then comes what is here
             messages = client.consume(1, seconds)
-            if messages and limit > 1:
-                messages += client.consume(limit - 1, 0)
         except KafkaException as error:
             raise self._trouble("gave no messages", error.args[0]) from error
+        if messages and limit > 1:
+            try:
+                messages += client.consume(limit - 1, 0)
+            except KafkaException as error:  # the one that came must not be lost
+                self._error = error.args[0]
         return [self._record(message) for message in messages if self._is_good(message)]
 
-    def commit(self, offsets: Mapping[Place, int]) -> None:
+    def commit(self, offsets: Mapping[Place, int], mark: str) -> None:
         if not offsets:
             return
         marks = [
-            TopicPartition(topic_name(self._settings.topic_prefix, topic), partition, offset)
+            TopicPartition(
+                topic_name(self._settings.topic_prefix, topic), partition, offset, metadata=mark
+            )
             for (topic, partition), offset in offsets.items()
         ]
         try:
@@ -87,14 +92,25 @@ class KafkaSource:
         for refused in (place.error for place in noted if place.error):
             raise self._trouble("did not take the offsets", refused)
 
-    def rewind(self) -> None:
+    def rewind(self) -> Mapping[Place, str]:
         self._next.clear()
-        places = [TopicPartition(own.topic, own.partition, OFFSET_STORED) for own in self._owned]
+        if not self._owned:
+            return {}
         try:
-            if places:
-                self._connected().assign(places)
+            client = self._connected()
+            told = client.committed(self._owned, REQUEST_MS / 1000)
+            for refused in (place.error for place in told if place.error):
+                raise self._trouble("did not tell the offsets", refused)
+            places = [
+                TopicPartition(own.topic, own.partition, own.offset)
+                if own.offset >= 0
+                else TopicPartition(own.topic, own.partition, OFFSET_BEGINNING)
+                for own in told
+            ]
+            client.assign(places)
         except KafkaException as error:
             raise self._trouble("did not go back", error.args[0]) from error
+        return {(self._topics[own.topic], own.partition): own.metadata or "" for own in told}
 
     def keep_alive(self, seconds: float) -> None:
         if self._client is None:

@@ -6,16 +6,24 @@
 4. fold the events into the states;
 5. write the states online: from here on the next request sees the events;
 6. send dead letters to their topic; keep all messages for the lake;
-7. when the lake's buffer is due: write its files, each whole or not at all;
-8. wait until the dead letters are stored;
-9. commit the offsets of exactly those messages, last.
+7. when the lake's buffer is due: note which files will be written, and write them;
+8. wait until the dead letters are stored and until the online store would remember the states;
+9. commit the offsets of exactly those messages: this decides that the files stay;
+10. remove the note.
+
+Steps 7 and 8 run in the background (`storing.Storing`), while the loop fills the next buffer.
 
 A crash between any two steps repeats work from the last commit and loses nothing: a repeated event
-changes no state (the fold knows its id), the same lake rows carry the same partition and offset,
-and a dead letter may be sent twice. A step that fails is tried again with growing pauses, in which
-this process stays a member of its group; nothing is committed meanwhile.
+changes no state (the fold knows its id), files that were not committed are deleted before their
+messages are read again (`intents`), and a dead letter may be sent twice. A step that fails is tried
+again with growing pauses, in which this process stays a member of its group; nothing is committed
+meanwhile.
 
-Memory: one batch (`batch` messages, of at most the source's fetch limit), the lake buffer
+An online store that restarts may forget the last states it took. Nothing is committed before it
+says that it would remember (8), and when its life is another one than before, this process forgets
+what it knows and goes back to the committed offsets.
+
+Memory: one batch (`batch` messages, of at most the source's fetch limit), two lake buffers
 (`buffer.Limits`), the state memory (`sessions.MAX_CACHED_EVENTS`) and the dead letters in flight
 (`kafka_log.MAX_BYTES`).
 """
@@ -27,23 +35,26 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 
 from contracts.errors import ServiceError
-from contracts.events import DeadLetter, Event
+from contracts.events import Event
+from orchestrator.consumer import intents
 from orchestrator.consumer.buffer import LakeBuffer, Limits
 from orchestrator.consumer.dead_letters import DeadLetters
 from orchestrator.consumer.health import Health, Metrics
 from orchestrator.consumer.parsing import Parsed, parse
 from orchestrator.consumer.ports import LakeTables, Log, Record, Source, States
 from orchestrator.consumer.sessions import Sessions
+from orchestrator.consumer.storing import AtOnce, Storing
 
 POLL_SECONDS = 0.2
 """How long a poll waits when there is nothing; a message ends the wait at once."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Seconds between tries of a step that fails: doubled each time."""
 PING_SECONDS = 2.0
-STORE_SECONDS = 10.0
-"""Time limit of one try for dead letters to be stored."""
+STORE_SECONDS = 0.5
+"""So long the loop waits for a store at a time, then it tells its group that it is alive."""
 
 _log = logging.getLogger(__name__)
 
@@ -65,16 +76,22 @@ class Consumer:
         limits: Limits | None = None,
         health: Health | None = None,
         metrics: Metrics | None = None,
+        background: Executor | None = None,
     ) -> None:
         self._source, self._states, self._lake, self._batch = source, states, lake, batch
-        self._letters = DeadLetters(log)
+        self._limits = limits or Limits()
+        self._log = log
         self._sessions = Sessions(states)
-        self._buffer = LakeBuffer(limits or Limits())
         self.health = health or Health()
         self.metrics = metrics or Metrics()
         self.stop = threading.Event()
+        self._background = background or AtOnce()
         self._generation = 0
+        self._life = ""  # of the online store
         self._next_ping = 0.0
+        self._given_up: set[str] = set()  # names of stores that were never committed
+        self._storing: Storing | None = None
+        self._empty_hands()
         source.before_revoked(self._store_before_revoked)
 
     def run(self) -> None:
@@ -83,8 +100,8 @@ class Consumer:
             self.step()
         try:
             if self._generation == self._source.generation:
-                self._store()
-        except ServiceError as error:
+                self._store_all()
+        except (ServiceError, _Interrupted) as error:
             _log.warning("left uncommitted, to be repeated after the next start: %s", error)
         finally:
             self._source.close()
@@ -97,8 +114,10 @@ class Consumer:
                 self._take(records)
             else:
                 self._ping()
+            if self._storing is not None and self._storing.done():
+                self._patiently(self._finish)
             if self._buffer.due(time.monotonic(), idle=not records):
-                self._patiently(self._store)
+                self._begin_store()
         except _Interrupted:
             return
         self._note()
@@ -114,50 +133,99 @@ class Consumer:
         return found
 
     def _begin_anew(self) -> None:
-        """Partitions have changed hands: others may have written what is remembered here."""
+        """Partitions have changed hands, or the online store has restarted: what is remembered here
+        may not be true any more."""
         self._generation = self._source.generation
-        self._buffer.clear()
-        self._letters.clear()
+        if self._storing is not None:
+            while not self._storing.done(STORE_SECONDS):
+                _log.info("waiting for the end of a store that will not be committed")
+            self._given_up.add(self._storing.buffer.name)
+            self._storing = None
+        self._empty_hands()
         self._sessions.forget()
-        self._patiently(self._source.rewind)
+        self._patiently(self._go_back)
         _log.info("owning %d partitions", self._source.assigned())
         raise _Interrupted
+
+    def _empty_hands(self) -> None:
+        self._buffer = LakeBuffer(self._limits)
+        self._letters = DeadLetters(self._log)
+
+    def _go_back(self) -> None:
+        self._life = self._states.life()  # before anything is read from it
+        marks = self._source.rewind()
+        intents.settle(self._lake, marks, self._given_up, lambda: int(time.time() * 1000))
+        self._given_up.clear()
+        self._seen_redis()
 
     def _take(self, records: Sequence[Record]) -> None:
         began = time.monotonic()
         received = int(time.time() * 1000)
         parsed = [parse(record, received) for record in records]  # 2
-        events = [p.message for p in parsed if isinstance(p.message, Event)]
+        events = [(p.message, p.record.offset) for p in parsed if isinstance(p.message, Event)]
         if events:
             self._patiently(lambda: self._apply(events))  # 3 to 5
         self.metrics.batch_seconds.observe(time.monotonic() - began)
-        for letter in (p.message for p in parsed if isinstance(p.message, DeadLetter)):
+        for letter in filter(None, (p.refused for p in parsed)):
             self._letters.add(letter)  # 6
             self.metrics.refused.labels(letter.reason).inc()
         self._buffer.add(parsed, time.monotonic())
         self._count(parsed)
+        if events:
+            self._patiently(self._check_life)
 
-    def _apply(self, events: Sequence[Event]) -> None:
+    def _apply(self, events: Sequence[tuple[Event, int]]) -> None:
         self.metrics.online_writes.inc(self._sessions.apply(events))
         self._seen_redis()
 
-    def _store(self) -> None:
-        if not self._buffer.rows:
+    def _check_life(self) -> None:
+        self._check(self._states.life())
+
+    def _check(self, life: str) -> None:
+        if life != self._life:
+            _log.warning("the online store has restarted: going back to the committed offsets")
+            self._generation = 0  # the next poll begins anew
+            raise _Interrupted
+
+    def _begin_store(self) -> None:
+        if self._storing is not None:
+            while not self._storing.done(STORE_SECONDS):
+                self._keep_alive(0.0)
+            self._patiently(self._finish)
+        self._storing = Storing(
+            self._buffer, self._letters, self._lake, self._states, self._background
+        )  # 7, 8
+        self._empty_hands()
+        if self._storing.done():
+            self._patiently(self._finish)
+
+    def _finish(self) -> None:
+        if self._storing is None:
             return
-        written = self._buffer.store(self._lake)  # 7
-        self._letters.settle(STORE_SECONDS)  # 8
-        self._source.commit(self._buffer.offsets())  # 9
-        self._buffer.clear()
-        self._letters.clear()
-        for table, rows in written.items():
+        self._check(self._storing.life())
+        buffer = self._storing.buffer
+        self._source.commit(buffer.offsets(), buffer.name)  # 9
+        self._lake.forget(buffer.name)  # 10
+        for table, rows in self._storing.written.items():
             self.metrics.lake_rows.labels(table.value).inc(rows)
+        self._storing = None
+
+    def _store_all(self) -> None:
+        """Everything in memory, one try."""
+        self._finish()
+        if self._buffer.rows:
+            self._storing = Storing(
+                self._buffer, self._letters, self._lake, self._states, AtOnce()
+            )
+            self._empty_hands()
+            self._finish()
 
     def _store_before_revoked(self) -> None:
         """Spare whoever takes over the work that is done already; if it fails, it is repeated."""
         try:
-            if self._generation == self._source.generation and self._buffer.rows:
-                self._store()
-        except ServiceError as error:
+            if self._generation == self._source.generation:
+                self._store_all()
+        except (ServiceError, _Interrupted) as error:
             _log.warning("the next owner of these partitions repeats some work: %s", error)
 
     def _patiently(self, action: Callable[[], None]) -> None:
@@ -173,11 +241,14 @@ class Consumer:
                 return
             if self.stop.wait(0):
                 raise _Interrupted
-            self._source.keep_alive(pause)
-            self.health.last_poll = time.monotonic()
-            if self._source.generation != self._generation:
-                raise _Interrupted
+            self._keep_alive(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _keep_alive(self, seconds: float) -> None:
+        self._source.keep_alive(seconds)
+        self.health.last_poll = time.monotonic()
+        if self._source.generation != self._generation:
+            raise _Interrupted
 
     def _failed(self, error: ServiceError) -> None:
         self.metrics.retries.inc()
@@ -191,7 +262,7 @@ class Consumer:
 
     def _ping_redis(self) -> None:
         self.health.redis = False
-        self._states.ping()
+        self._check_life()
         self._seen_redis()
 
     def _seen_redis(self) -> None:
@@ -205,6 +276,7 @@ class Consumer:
     def _note(self) -> None:
         health = self.health
         health.joined, health.partitions = self._generation > 0, self._source.assigned()
-        health.waiting_for_lake = self._buffer.rows
+        storing = 0 if self._storing is None else self._storing.buffer.rows
+        health.waiting_for_lake = self._buffer.rows + storing
         health.lag = self._source.lag()
         self.metrics.lag.set(health.lag)

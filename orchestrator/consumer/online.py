@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import redis
@@ -11,10 +13,12 @@ from contracts.features import of_view
 from contracts.session import SessionEvent, SessionState, session_features, visit
 from contracts.settings import Settings
 from feast_engine.config import online_config
-from feast_engine.connection import SyncClient, connect, unreachable
+from feast_engine.connection import SECONDS, SyncClient, connect, unreachable
 from feast_engine.reader import ReadRequest, SyncReader
 from feast_engine.writer import OnlineWriter, ViewWrite
+from orchestrator.consumer import durability
 
+_log = logging.getLogger(__name__)
 VIEWS = ("session", "context")
 Columns = dict[str, list[Any]]
 _STATE = tuple(f"event_{name}" for name in SessionEvent._fields)
@@ -46,6 +50,8 @@ class FeastStates:
         self._settings = settings
         self._config = online_config(settings)
         self._parts: tuple[SyncClient, SyncReader, OnlineWriter] | None = None
+        self._confirming: SyncClient | None = None  # of the background thread
+        self._warned = False
 
     def read(self, sessions: Sequence[str]) -> list[SessionState]:
         _, reader, _ = self._connected()
@@ -61,19 +67,39 @@ class FeastStates:
         _, _, writer = self._connected()
         writer.write_many([ViewWrite(view, sessions, times, columns[view]) for view in VIEWS])
 
-    def ping(self) -> None:
+    def life(self) -> str:
         client, _, _ = self._connected()
+        with self._told():
+            return durability.life(client)
+
+    def confirm(self) -> str:
+        if self._confirming is None:
+            with self._told():
+                self._confirming = connect(self._settings, durability.SECONDS + SECONDS)
+        with self._told():
+            if not durability.confirm(self._confirming, self._config.project):
+                self._warn_once()
+            return durability.life(self._confirming)
+
+    def _warn_once(self) -> None:
+        if not self._warned:
+            _log.warning(
+                "Redis keeps no append-only file or is older than 7.2: what it forgets when it"
+                " restarts comes back only as far as the offsets were not committed"
+            )
+        self._warned = True
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
         try:
-            client.ping()
+            yield
         except (redis.RedisError, OSError) as error:
             raise unreachable(self._config, error) from error
 
     def _connected(self) -> tuple[SyncClient, SyncReader, OnlineWriter]:
         if self._parts is None:
-            try:
+            with self._told():  # a cluster is asked for its layout
                 client = connect(self._settings)
-            except (redis.RedisError, OSError) as error:  # a cluster is asked for its layout
-                raise unreachable(self._config, error) from error
             reader = SyncReader(self._settings, client)
             self._parts = client, reader, OnlineWriter(self._settings, client)
         return self._parts

@@ -15,6 +15,7 @@ from contracts.events import (
     Reason,
     ServedRows,
     Topic,
+    parse_dead_letter,
     parse_event,
     parse_impression,
     parse_price,
@@ -29,21 +30,47 @@ Message = Event | Product | PriceChange | Impression | ServedRows | DeadLetter
 
 
 class Parsed(NamedTuple):
+    """`message`: None where there is nothing to do: a dead letter that the consumer itself wrote,
+    which stands in the lake already."""
+
     record: Record
-    message: Message
+    message: Message | None
 
     @property
     def known(self) -> int:
         """When it became known, milliseconds: what tells of the past, since its own time."""
-        return self.message.time if self.record.backfill else self.record.known
+        if self.record.backfill and self.message is not None:
+            return self.message.time
+        return self.record.known
+
+    @property
+    def refused(self) -> DeadLetter | None:
+        """What this message became, if it could not be parsed."""
+        letter = self.message
+        own = isinstance(letter, DeadLetter) and letter.origin == _origin(self.record.topic)
+        return letter if own and isinstance(letter, DeadLetter) else None
 
 
-_PARSERS: dict[Topic, Callable[[bytes, int], Message]] = {
+_CONSUMERS_OWN = "topic:"
+"""What the origin of the consumer's own dead letters begins with."""
+
+
+def _origin(topic: Topic) -> str:
+    return f"{_CONSUMERS_OWN}{topic.value}"
+
+
+def _parse_letter(raw: bytes, now_ms: int) -> DeadLetter | None:
+    letter = parse_dead_letter(raw, now_ms)
+    return None if letter.origin.startswith(_CONSUMERS_OWN) else letter
+
+
+_PARSERS: dict[Topic, Callable[[bytes, int], Message | None]] = {
     Topic.events: parse_event,
     Topic.products: parse_product,
     Topic.prices: parse_price,
     Topic.impressions: parse_impression,
     Topic.served: parse_served,
+    Topic.dead_letters: _parse_letter,
 }
 TOPICS: tuple[Topic, ...] = tuple(_PARSERS)
 """What the consumer reads."""
@@ -57,11 +84,10 @@ def parse(record: Record, now_ms: int) -> Parsed:
         error = refused
     except Exception as unforeseen:  # noqa: BLE001  # see above
         error = InvalidEvent(Reason.bad_value, "", record.value, f"no {unforeseen!r}")
-    origin = f"topic:{record.topic.value}"
-    return Parsed(record, DeadLetter.of(error, record.value, origin, now_ms))
+    return Parsed(record, DeadLetter.of(error, record.value, _origin(record.topic), now_ms))
 
 
-def _storable(message: Message) -> Message:
+def _storable(message: Message | None) -> Message | None:
     """Lists of answers come from our own service, unchecked: the lake needs them whole."""
     if isinstance(message, ServedRows):
         _check_served(message)

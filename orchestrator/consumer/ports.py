@@ -6,15 +6,17 @@ work, and has a time limit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import pyarrow as pa
 
 from contracts.events import Topic
 from contracts.session import SessionState
-from contracts.tables import Lake
+
+if TYPE_CHECKING:
+    from orchestrator.consumer.intents import Intent
 
 Place = tuple[Topic, int]
 """A partition of a topic."""
@@ -40,15 +42,17 @@ class Source(Protocol):
     """Grows with every change of the partitions this process owns; 0: none was ever assigned."""
 
     def poll(self, seconds: float, limit: int) -> list[Record]:
-        """At most `limit` messages, as soon as there is one; none after `seconds`."""
+        """At most `limit` messages, as soon as there is one; none after `seconds`. One that fails
+        has taken none."""
         ...
 
-    def commit(self, offsets: Mapping[Place, int]) -> None:
-        """Note the offsets to go on from after a restart."""
+    def commit(self, offsets: Mapping[Place, int], mark: str) -> None:
+        """Note the offsets to go on from after a restart, all or none, each with this mark."""
         ...
 
-    def rewind(self) -> None:
-        """Go on from the committed offsets: what was polled after them comes again."""
+    def rewind(self) -> Mapping[Place, str]:
+        """Go on from the committed offsets: what was polled after them comes again. Returns the
+        mark of the last commit of each partition this process owns; "" where there was none."""
         ...
 
     def keep_alive(self, seconds: float) -> None:
@@ -81,14 +85,38 @@ class States(Protocol):
         """Replace the rows of these sessions in the views `session` and `context`."""
         ...
 
-    def ping(self) -> None: ...
+    def life(self) -> str:
+        """Names the life that the store is in: another one after a restart or a failover, by which
+        it may have forgotten what it had taken."""
+        ...
+
+    def confirm(self) -> str:
+        """Wait until all that was written so far survives a restart; the life in which it does.
+        May be called by another thread than the one that reads and writes."""
+        ...
 
 
 class LakeTables(Protocol):
-    """The event lake."""
+    """The event lake. Paths are within it. Called by one thread at a time, not always the same."""
 
-    def write(self, table: Lake, rows: pa.Table, name: str) -> None:
-        """Store rows under a file name; the same name again replaces what it held."""
+    def write_file(self, path: str, rows: pa.Table) -> None:
+        """Store a file; the same path again replaces what it held."""
+        ...
+
+    def delete(self, files: Iterable[str]) -> None:
+        """Delete files, those that are there."""
+        ...
+
+    def note(self, intent: Intent) -> None:
+        """Remember a store that is about to be written; the same name again replaces it."""
+        ...
+
+    def forget(self, name: str) -> None:
+        """Remove the note of that name, if it is there."""
+        ...
+
+    def intents(self) -> list[Intent]:
+        """All notes."""
         ...
 
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from contracts.events import Event
-from contracts.session import SessionState, fold
+from contracts.session import SessionEvent, SessionState, fold
 from orchestrator.consumer.ports import States
 
 MAX_CACHED_EVENTS = 200_000
@@ -16,8 +16,9 @@ MAX_CACHED_EVENTS = 200_000
 class Sessions:
     """Reads, folds and writes states, with the newest ones kept in memory.
 
-    The memory is true as long as this process is the only one that writes these sessions, so
-    whoever takes over partitions calls `forget` first.
+    The memory is true as long as this process is the only one that writes these sessions and the
+    store forgets nothing: whoever takes over partitions, or sees the store in another life, calls
+    `forget` first.
     """
 
     def __init__(self, states: States, max_cached_events: int = MAX_CACHED_EVENTS) -> None:
@@ -26,22 +27,27 @@ class Sessions:
         self._recent: OrderedDict[str, SessionState] = OrderedDict()
         self._cached_events = 0
 
-    def apply(self, events: Iterable[Event]) -> int:
-        """Fold events into the states of their sessions and write those. Returns states written.
+    def apply(self, events: Iterable[tuple[Event, int]]) -> int:
+        """Fold events, each with its offset, into the states of their sessions and write those.
+        Returns states written.
 
         Applying the same events again changes nothing, so a failed call is simply repeated.
         """
-        by_session: dict[str, list[Event]] = {}
-        for event in events:
-            by_session.setdefault(event.session_id, []).append(event)
+        by_session: dict[str, list[SessionEvent]] = {}
+        for event, offset in events:
+            by_session.setdefault(event.session_id, []).append(SessionEvent.of(event, offset))
         before = self._read(list(by_session))
         after = {session: fold(before[session], new) for session, new in by_session.items()}
-        # a session of heartbeats only has no state to write
-        changed = {session: state for session, state in after.items() if state.events}
+        changed = {name: state for name, state in after.items() if self._is_news(name, state)}
         if changed:
             self._states.write(changed)
             self._remember(changed)
         return len(changed)
+
+    def _is_news(self, session: str, state: SessionState) -> bool:
+        """A session of heartbeats only has no state to write. One that was read from the store may
+        have been written in part, before a crash."""
+        return bool(state.events) and state != self._recent.get(session)
 
     def forget(self) -> None:
         self._recent.clear()

@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ from contracts.errors import ServiceError
 from contracts.events import Topic
 from contracts.session import SessionState
 from contracts.tables import Lake
+from orchestrator.consumer.intents import Intent
 from orchestrator.consumer.ports import Place, Record
 
 
@@ -26,12 +28,17 @@ class Crash(BaseException):
 @dataclass
 class World:
     """Kafka's messages and offsets, the online store, the lake. `calls` is every call of a port
-    that changes or reads it; `fault(number, name)` is called before and after each of them."""
+    that changes or reads it; `fault(number, name)` is called before and after each of them.
+    `remembered` is what the online store would hold after a restart."""
 
     messages: dict[Place, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     committed: dict[Place, int] = field(default_factory=dict)
+    marks: dict[Place, str] = field(default_factory=dict)  # of the last commits
     states: dict[str, SessionState] = field(default_factory=dict)
-    files: dict[tuple[Lake, str], pa.Table] = field(default_factory=dict)
+    remembered: dict[str, SessionState] = field(default_factory=dict)
+    life: int = 1
+    files: dict[str, pa.Table] = field(default_factory=dict)
+    notes: dict[str, Intent] = field(default_factory=dict)
     letters: list[bytes] = field(default_factory=list)
     fault: Callable[[int, str], None] = lambda _number, _name: None
     calls: int = 0
@@ -46,19 +53,22 @@ class World:
         self.fault(2 * self.calls + 1, name)
         return result
 
+    def restart_store(self) -> None:
+        """The online store comes back without what it had not written to its disk."""
+        self.states = dict(self.remembered)
+        self.life += 1
+
+    def tables(self, table: Lake) -> list[pa.Table]:
+        return [rows for path, rows in self.files.items() if path.startswith(f"{table.value}/")]
+
     def rows(self, table: Lake) -> list[dict[str, Any]]:
-        """Rows of the lake, each (topic's partition, offset) once, as its readers see them."""
-        rows = [
-            row for (kind, _), t in self.files.items() if kind is table for row in t.to_pylist()
-        ]
-        return list(
-            {(row["partition"], row["offset"], row.get("place")): row for row in rows}.values()
-        )
+        """Rows of the lake as they lie in its files."""
+        return [row for rows in self.tables(table) for row in rows.to_pylist()]
 
 
 class FakeSource:
     def __init__(self, world: World) -> None:
-        self.world, self.generation = world, 1
+        self.world, self.generation, self.fenced = world, 1, False
         self.position = {place: world.committed.get(place, 0) for place in world.messages}
         self.revoking: Callable[[], None] = lambda: None
 
@@ -75,11 +85,21 @@ class FakeSource:
             self.position[place] = start + len(chosen)
         return records
 
-    def commit(self, offsets: Mapping[Place, int]) -> None:
-        self.world.around("commit", lambda: self.world.committed.update(offsets))
+    def commit(self, offsets: Mapping[Place, int], mark: str) -> None:
+        self.world.around("commit", lambda: self._commit(offsets, mark))
 
-    def rewind(self) -> None:
-        self.position = {place: self.world.committed.get(place, 0) for place in self.world.messages}
+    def _commit(self, offsets: Mapping[Place, int], mark: str) -> None:
+        if self.fenced:
+            raise ServiceError("this member was fenced")
+        self.world.committed.update(offsets)
+        self.world.marks.update(dict.fromkeys(offsets, mark))
+
+    def rewind(self) -> Mapping[Place, str]:
+        self.position = {place: self.world.committed.get(place, 0) for place in self.owned()}
+        return {place: self.world.marks.get(place, "") for place in self.position}
+
+    def owned(self) -> list[Place]:
+        return list(self.world.messages)
 
     def rebalance(self) -> None:
         """Partitions are taken away and given back."""
@@ -115,16 +135,37 @@ class FakeStates:
     def write(self, states: Mapping[str, SessionState]) -> None:
         self.world.around("write", lambda: self.world.states.update(states))
 
-    def ping(self) -> None:
-        self.world.around("ping", lambda: None)
+    def life(self) -> str:
+        return str(self.world.around("life", lambda: self.world.life))
+
+    def confirm(self) -> str:
+        return str(self.world.around("confirm", self._confirm))
+
+    def _confirm(self) -> int:
+        self.world.remembered = dict(self.world.states)
+        return self.world.life
 
 
 class FakeLake:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    def write(self, table: Lake, rows: pa.Table, name: str) -> None:
-        self.world.around("lake", lambda: self.world.files.update({(table, name): rows}))
+    def write_file(self, path: str, rows: pa.Table) -> None:
+        self.world.around("lake", lambda: self.world.files.update({path: rows}))
+
+    def delete(self, files: Iterable[str]) -> None:
+        for path in files:
+            self.world.around("delete", partial(self.world.files.pop, path, None))
+
+    def note(self, intent: Intent) -> None:
+        self.world.around("note", lambda: self.world.notes.update({intent.name: intent}))
+
+    def forget(self, name: str) -> None:
+        self.world.around("forget", lambda: self.world.notes.pop(name, None))
+
+    def intents(self) -> list[Intent]:
+        found: list[Intent] = self.world.around("notes", lambda: list(self.world.notes.values()))
+        return found
 
 
 class FakeLog:

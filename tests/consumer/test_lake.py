@@ -39,19 +39,6 @@ def test_rows_lie_in_the_folder_of_their_day(tmp_path: Path) -> None:
     assert [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")] == []
 
 
-def test_the_same_messages_again_replace_their_file(tmp_path: Path) -> None:
-    first = stored(tmp_path, price(5, NIGHT), price(6, NIGHT))
-    assert stored(tmp_path, price(5, NIGHT), price(6, NIGHT)) == first
-
-
-def test_fewer_messages_replace_no_longer_file(tmp_path: Path) -> None:
-    """Of a process that lost its partitions without knowing it."""
-    stored(tmp_path, price(5, NIGHT), price(6, NIGHT))
-    files = stored(tmp_path, price(5, NIGHT))
-    offsets = {o for file in files for o in pq.ParquetFile(file).read()["offset"].to_pylist()}
-    assert offsets == {5, 6}
-
-
 def test_a_lake_that_cannot_be_written_is_a_service_error(tmp_path: Path) -> None:
     (tmp_path / "prices").write_text("in the way")
     rows = pa.Table.from_pylist([{"item_id": "i", "time": NIGHT}], schema=schema_of(Lake.prices))

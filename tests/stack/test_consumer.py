@@ -21,7 +21,7 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
 
 from contracts.errors import ServiceError
-from contracts.events import Event, Topic, parse_event, topic_name
+from contracts.events import DeadLetter, Event, Topic, parse_event, topic_name
 from contracts.session import SessionState
 from contracts.settings import Settings
 from contracts.tables import Lake
@@ -67,10 +67,9 @@ class Process:
         return self.process.wait(20)
 
     def rows(self, table: Lake) -> list[dict[str, Any]]:
-        """Rows as a reader of the lake sees them: each partition and offset once."""
+        """Rows as they lie in the files of the lake."""
         files = Path(self.settings.lake, table.value).rglob("*.parquet")
-        rows = [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
-        return list({(row["partition"], row["offset"]): row for row in rows}.values())
+        return [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
 
 
 def eventually(what: str, true: Callable[[], bool], seconds: float = 60.0) -> None:
@@ -169,6 +168,8 @@ def test_dead_letters_arrive_in_topic_and_lake_and_nothing_stops(
     consumer: Process, log: KafkaLog
 ) -> None:
     log.send(Topic.events, "s", b"no json")
+    refused_by_the_api = DeadLetter("api", "bad_id", "item_id", "detail", "raw", 1_700_000_000_000)
+    log.send(Topic.dead_letters, None, refused_by_the_api.to_json())
     session = f"good-{uuid4().hex}"
     log.send(Topic.events, session, click(session, 1, int(time.time() * 1000)).to_json())
     log.send(Topic.products, "i", b'{"item_id":"i"}')
@@ -178,11 +179,11 @@ def test_dead_letters_arrive_in_topic_and_lake_and_nothing_stops(
     refused = 'nextclick_consumer_refused_total{reason="no_time"} 1.0'
     eventually("the refused product", lambda: refused in consumer.page("/metrics")[1])
     assert consumer.stop() == 0  # SIGTERM stores what is in memory
-    dead = {(row["origin"], row["reason"]) for row in consumer.rows(Lake.dead_letters)}
-    assert dead == {("topic:events", "not_json"), ("topic:products", "no_time")}
+    dead = sorted((row["origin"], row["reason"]) for row in consumer.rows(Lake.dead_letters))
+    assert dead == [("api", "bad_id"), ("topic:events", "not_json"), ("topic:products", "no_time")]
     letters = messages_of(consumer.settings, Topic.dead_letters)
     assert {json.loads(letter.value() or b"")["reason"] for letter in letters} == {
-        "not_json", "no_time",
+        "bad_id", "not_json", "no_time",
     }  # fmt: skip
     assert len(consumer.rows(Lake.events)) == 1
 
@@ -193,7 +194,7 @@ def test_the_page_tells_how_it_is(consumer: Process, log: KafkaLog) -> None:
     eventually("the count", lambda: told in consumer.page("/metrics")[1])
     facts = json.loads(consumer.page("/readyz")[1])
     assert facts["ready"]
-    assert facts["partitions"] == 5 * consumer.settings.topic_partitions
+    assert facts["partitions"] == 5 * consumer.settings.topic_partitions + 1  # dead letters: one
     assert consumer.page("/livez")[0] == 200
     assert consumer.page("/")[0] == 404
 
