@@ -1,6 +1,8 @@
 """Daily counts of items, and windows over them that end with a day: what item features read.
 
-A row (item, day) holds what was known at the end of that day, UTC. Items have a row for each day
+A row (item, day) holds what was known at the end of that day, UTC, or within
+`contracts.known.LATENESS` after; what becomes known later counts then (`counted_at`), so no row
+ever changes. Items have a row for each day
 on which some window can hold something, and for the day on which the longest falls to zero.
 """
 
@@ -14,6 +16,7 @@ from pyspark.sql import functions as F  # noqa: N812  # Spark's own documentatio
 
 from contracts.errors import UsageError
 from contracts.events import CLICK_TYPES, EventType
+from contracts.known import LATENESS_MS
 
 DAY_MS = timedelta(days=1) // timedelta(milliseconds=1)
 MEASURES = ("views", "list_views", "carts", "purchases", "impressions")
@@ -71,23 +74,29 @@ def _running(measure: str, days_ago: int = 0) -> Column:
     return F.coalesce(F.sum(measure).over(_up_to(days_ago)), F.lit(0))
 
 
-def count_days(events_clean: DataFrame, impressions: DataFrame, midnight: int) -> DataFrame:
+def count_days(first_known: DataFrame, impressions: DataFrame, midnight: int) -> DataFrame:
     """(item_id, day since 1970, each of `MEASURES`, its first_ and last_ time) where any is not 0.
 
-    `impressions`: the lake's table; an answer that stands there twice counts once. Only what lies
-    before `midnight` (milliseconds) counts.
+    first_known: see `clean.first_known`. impressions: the lake's table; an answer that stands there
+    twice counts once, as it was known first. Only what counts before `midnight` (milliseconds) is
+    in it.
     """
-    facts = _of_events(events_clean).unionByName(_of_impressions(impressions))
-    facts = facts.where(F.col("time").between(0, midnight - 1))
-    day = F.floor(F.col("time") / DAY_MS).cast("long").alias("day")
+    facts = _of_events(first_known).unionByName(_of_impressions(impressions))
+    facts = facts.where(F.col("at").between(0, midnight - 1))
+    day = F.floor(F.col("at") / DAY_MS).cast("long").alias("day")
     sums = [F.sum(F.col(measure).cast("long")).alias(measure) for measure in MEASURES]
     first = [F.min(_time_of(measure)).alias(f"first_{measure}") for measure in MEASURES]
     last = [F.max(_time_of(measure)).alias(f"last_{measure}") for measure in MEASURES]
     return facts.groupBy("item_id", day).agg(*sums, *first, *last)
 
 
+def counted_at(time: Column, known: Column) -> Column:
+    """`contracts.known.counted_at` of columns."""
+    return F.least(F.greatest(time, known - LATENESS_MS), known)
+
+
 def _time_of(measure: str) -> Column:
-    return F.when(F.col(measure), F.col("time"))
+    return F.when(F.col(measure), F.col("at"))
 
 
 def _of_events(events: DataFrame) -> DataFrame:
@@ -104,15 +113,18 @@ def _of_events(events: DataFrame) -> DataFrame:
 
 
 def _of_impressions(impressions: DataFrame) -> DataFrame:
-    answers = impressions.dropDuplicates(["request_id"])
-    shown = answers.select("time", F.explode("items").alias("item_id"))
+    told = impressions.withColumn("received", F.coalesce("received", "time"))
+    same = Window.partitionBy("request_id").orderBy("received", "partition", "offset")
+    answers = told.withColumn("_copy", F.row_number().over(same)).where("_copy = 1")
+    shown = answers.select("time", "received", F.explode("items").alias("item_id"))
     return _facts(shown.where(F.length("item_id") > 0), {"impressions": F.lit(True)})
 
 
 def _facts(frame: DataFrame, holds: Mapping[str, Column]) -> DataFrame:
-    """(item_id, time, a truth for each measure), where at least one is true."""
+    """(item_id, at: when it counts, a truth for each measure), where at least one is true."""
     columns = [holds.get(measure, F.lit(False)).alias(measure) for measure in MEASURES]
-    facts = frame.select("item_id", "time", *columns)
+    at = counted_at(F.col("time"), F.col("received")).alias("at")
+    facts = frame.select("item_id", at, *columns)
     return facts.where(F.greatest(*MEASURES))
 
 

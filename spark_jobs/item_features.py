@@ -20,7 +20,8 @@ from spark_jobs.item_days import DAY_MS, ItemDays, count_days, windows
 from spark_jobs.tables import conform, timestamp
 
 ACTIVITY_DELAY = timedelta(minutes=10)
-"""From the end of a day to its row being known: the job starts at midnight and is through then."""
+"""From the end of a day to its row being known: by then all is known that counts before that end
+(`contracts.known.LATENESS`), and the job that starts then finds it in the lake."""
 
 ItemFeature = Callable[[ItemDays], Column]
 ITEM_FEATURES: dict[str, ItemFeature] = {}
@@ -94,20 +95,21 @@ def click_rate_7d(days: ItemDays) -> Column:
     return days.total("list_views", 7) / (days.total("impressions", 7) + 20)
 
 
-def item_activity(events_clean: DataFrame, impressions: DataFrame, now: int) -> DataFrame:
-    """`Offline.item_activity`: a row an item and day (UTC) that was over by `now` (milliseconds).
+def item_activity(first_known: DataFrame, impressions: DataFrame, now: int) -> DataFrame:
+    """`Offline.item_activity`: a row an item and day (UTC) of which all was known by `now`
+    (milliseconds); first_known: see `clean.first_known`.
 
-    Its event time is the end of the day. The day under way has no row: its windows would hold part
-    of a day, a number that the ranker never saw in training. UsageError when declared features
-    and functions differ.
+    Its event time is the end of the day, its created time `ACTIVITY_DELAY` later. The day under
+    way has no row: its windows would hold part of a day, a number that the ranker never saw in
+    training. UsageError when declared features and functions differ.
     """
     declared = [feature.name for feature in of_view("item_activity")]
     check_declared(declared, ITEM_FEATURES)
     days = ItemDays()
     columns = [ITEM_FEATURES[name](days).alias(name) for name in declared]
-    midnight = now - now % DAY_MS
-    rows = windows(count_days(events_clean, impressions, midnight), days, midnight)
     delay = ACTIVITY_DELAY // timedelta(milliseconds=1)
+    midnight = (now - delay) // DAY_MS * DAY_MS
+    rows = windows(count_days(first_known, impressions, midnight), days, midnight)
     known = timestamp(F.col("end")).alias(EVENT_TIMESTAMP)
     created = timestamp(F.col("end") + delay).alias(CREATED_TIMESTAMP)
     return conform(rows.select("item_id", known, created, *columns), Offline.item_activity)

@@ -18,7 +18,7 @@ from contracts.settings import Settings
 from contracts.tables import Lake, Offline
 from contracts.windows import Windows
 from spark_jobs.catalogue import catalogue
-from spark_jobs.clean import clean, count_reasons, parsed
+from spark_jobs.clean import clean, count_reasons, first_known, messages, parsed
 from spark_jobs.item_features import item_activity
 from spark_jobs.queries import queries
 from spark_jobs.session import spark_session
@@ -40,13 +40,16 @@ class Run:
     now: int | None
     rows: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
+    valid: int = 0
     repeats: int = 0
     _history: tuple[int, int] | None = None
+    _messages: DataFrame | None = None
 
     def lake(self, table: Lake) -> DataFrame:
-        """A lake table, without what is not before `now`."""
+        """A lake table, without what was not known before `now`."""
         frame = read_lake(self.spark, self.settings.lake, table)
-        return frame if self.now is None else frame.where(F.col("time") < self.now)
+        known = F.coalesce("received", "time")
+        return frame if self.now is None else frame.where(known < self.now)
 
     def write(self, table: Offline, frame: DataFrame, part: str = "", files: int = 1) -> None:
         name = f"{table.value}/{part}".rstrip("/")
@@ -55,11 +58,25 @@ class Run:
     def events(self) -> DataFrame:
         return self.staging.read(Offline.events_clean)
 
+    def messages(self) -> DataFrame:
+        """`clean.messages` of the lake, read once in a run. UsageError where there is no event."""
+        if self._messages is None:
+            events = parsed(self.lake(Lake.events)).persist()
+            reasons = count_reasons(events)
+            self.valid = reasons.pop(None, 0)
+            self.refused = {str(reason): count for reason, count in reasons.items()}
+            _require_events(self)
+            self._messages = messages(events).persist()
+            self._messages.count()  # made while what it is made of is still there
+            events.unpersist()
+        return self._messages
+
     @property
     def history(self) -> tuple[int, int]:
-        """Times of the first and of the last event, milliseconds."""
+        """When the first event happened and when the last one had become known, milliseconds."""
         if self._history is None:
-            first, last = self.events().agg(F.min("time"), F.max("time")).collect()[0]
+            known = F.greatest("time", "received")
+            first, last = self.events().agg(F.min("time"), F.max(known)).collect()[0]
             self._history = first, last
         return self._history
 
@@ -70,23 +87,17 @@ class Run:
 
 
 def run_clean(run: Run) -> None:
-    events = parsed(run.lake(Lake.events)).persist()
-    reasons = count_reasons(events)
-    valid = reasons.pop(None, 0)
-    run.refused = {str(reason): count for reason, count in reasons.items()}
-    _require_events(run, valid)
-    run.write(Offline.events_clean, clean(events), files=4)
-    run.repeats = valid - run.rows[Offline.events_clean.value]
-    events.unpersist()
+    run.write(Offline.events_clean, clean(run.messages()), files=4)
+    run.repeats = run.valid - run.rows[Offline.events_clean.value]
 
 
-def _require_events(run: Run, valid: int) -> None:
-    if not valid and not run.refused:
+def _require_events(run: Run) -> None:
+    if not run.valid and not run.refused:
         raise UsageError(
             f"the event lake {run.settings.lake} holds no events{_before(run.now)}: bring some, "
             "./nextclick data import FILE or ./nextclick data generate"
         )
-    if not valid:
+    if not run.valid:
         raise UsageError(
             f"{run.settings.lake}/events holds no valid event{_before(run.now)}; rows refused by "
             f"reason: {run.refused}"
@@ -98,7 +109,7 @@ def _before(now: int | None) -> str:
 
 
 def run_sessions(run: Run) -> None:
-    run.write(Offline.session, sessions(run.events()), files=4)
+    run.write(Offline.session, sessions(run.messages()), files=4)
 
 
 def run_catalogue(run: Run) -> None:
@@ -107,7 +118,7 @@ def run_catalogue(run: Run) -> None:
 
 
 def run_activity(run: Run) -> None:
-    frame = item_activity(run.events(), run.lake(Lake.impressions), run.until)
+    frame = item_activity(first_known(run.messages()), run.lake(Lake.impressions), run.until)
     run.write(Offline.item_activity, frame, files=4)
 
 
@@ -133,6 +144,12 @@ JOBS: dict[str, Callable[[Run], None]] = {
 }
 
 
+def default_jobs(settings: Settings) -> list[str]:
+    """All jobs; trends only for who has the stream go on with them, because they cost as much as
+    all other item features and no ranker reads them yet."""
+    return [job for job in JOBS if settings.stream or job != "windows"]
+
+
 class Steps:
     """Reports the steps of a run and takes their times."""
 
@@ -155,8 +172,9 @@ def run_jobs(
 ) -> dict[str, Any]:
     """Run the jobs in one Spark application, publish their tables together; the summary.
 
-    now: milliseconds; only what lies before counts, and the day under way ends there; None: all
-    of it, up to the last event. UsageError for an empty lake, ServiceError when Spark fails.
+    now: milliseconds; only what was known before counts; None: all of it, up to the last event.
+    The tables go to `settings.offline`, which need not be the live ones' place. UsageError for an
+    empty lake, ServiceError when Spark fails.
     """
     chosen = in_order(jobs)
     steps = Steps(progress, len(chosen) + 2)
@@ -168,7 +186,7 @@ def run_jobs(
         _run_steps(run, chosen, steps)
         return summary(run, steps.seconds)
     except (PySparkException, Py4JError, OSError) as error:
-        raise ServiceError(f"Spark failed: {_first_words(error)}") from error
+        raise ServiceError(f"Spark failed: {first_words(error)}") from error
     finally:
         spark.stop()
 
@@ -211,7 +229,7 @@ def summary(run: Run, seconds: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def _first_words(error: BaseException) -> str:
+def first_words(error: BaseException) -> str:
     """Spark's texts run over pages of Java; a person needs the first line, and of a Python
     worker's traceback the last."""
     python = str(error).split("\nJVM stacktrace:")[0]

@@ -1,8 +1,8 @@
-"""The session table: state and features of every session after every moment at which it changed.
+"""The session table: the versions that the online row of every session ever had.
 
-The values come from `contracts.session` alone, so a row equals what the event consumer pushed.
-Events of a session that bear the same time make one row, the state after all of them: no question
-"as of that time" can fall between them.
+Message by message, in the order in which they became known, through `contracts.session` alone: a
+row equals what the event consumer wrote online after that message. A late event makes a row with
+the event time of the row before and a later created time; a repeat makes none.
 """
 
 from __future__ import annotations
@@ -11,30 +11,39 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F  # noqa: N812  # Spark's own documentation's name
 
-from contracts.session import session_features, visit
+from contracts.session import SessionState, fold, session_features, visit
 from contracts.tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP, Offline
-from spark_jobs.walk import Moment, Row, over_sessions
+from spark_jobs.walk import Row, Told, over_sessions
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ORDER = ("known", "partition", "offset")
 
 
-def sessions(events_clean: DataFrame) -> DataFrame:
-    """`Offline.session`, a row for each session and time at which it had an event."""
-    return over_sessions(events_clean, session_rows, Offline.session)
+def sessions(messages: DataFrame) -> DataFrame:
+    """`Offline.session` of `clean.messages`: a row for each message that changed its session."""
+    known = messages.withColumn("received", F.col("known"))
+    return over_sessions(known, _ORDER, session_rows, Offline.session)
 
 
-def session_rows(moments: Iterator[Moment]) -> Iterable[Row]:
-    """Rows of `Offline.session` for the moments of one session."""
-    for moment in moments:
-        at = _EPOCH + timedelta(milliseconds=moment.time)
+def session_rows(session: str, told: Iterable[Told]) -> Iterator[Row]:
+    """Rows of `Offline.session` of one session. told: in the order in which it became known."""
+    for known, state in versions(told):
+        newest = state.events[-1].time
         yield {
-            "session_id": moment.session,
-            EVENT_TIMESTAMP: at,
-            # known at once: a question that follows a click is about a visit that holds it, be it
-            # by the stream or by the request's own events; with a delay, a training set would
-            # join every query with the state before its last click
-            CREATED_TIMESTAMP: at,
-            **moment.state.columns(),
-            **session_features(visit(moment.state, moment.time)),
+            "session_id": session,
+            EVENT_TIMESTAMP: _EPOCH + timedelta(milliseconds=newest),
+            CREATED_TIMESTAMP: _EPOCH + timedelta(milliseconds=known),
+            **state.columns(),
+            **session_features(visit(state, newest)),
         }
+
+
+def versions(told: Iterable[Told]) -> Iterator[tuple[int, SessionState]]:
+    """Each state of a session that differs from the one before, and since when it was known."""
+    state = SessionState()
+    for known, event, _ in told:
+        before, state = state, fold(state, [event])
+        if state != before:
+            yield known, state

@@ -34,22 +34,23 @@ class VectorOptions:
 
 
 def visit_items(events_clean: DataFrame) -> DataFrame:
-    """(session_id, visit, steps: list of (time, key, item)), as `contracts.session.items_of`
+    """(session_id, visit, steps: list of (time, key, item, known)), as `contracts.session.items_of`
     lists a visit's items: oldest first, the same item in a row once."""
     interested = events_clean.where(F.col("type").isin([int(kind) for kind in INTEREST_TYPES]))
     in_order = Window.partitionBy("session_id", "visit").orderBy("time", "key")
     before = F.lag("item_id").over(in_order)
     steps = interested.withColumn("_same", F.col("item_id").eqNullSafe(before)).where("NOT _same")
-    step = F.struct("time", "key", "item_id")
+    known = F.greatest("time", "received").alias("known")
+    step = F.struct("time", "key", "item_id", known)
     return steps.groupBy("session_id", "visit").agg(
         F.sort_array(F.collect_list(step)).alias("steps")
     )
 
 
 def item_vectors(visits: DataFrame, cutoff: int, options: VectorOptions) -> DataFrame:
-    """`Offline.item_vectors`, learned from `visit_items` before `cutoff` (milliseconds) alone;
-    empty where no item was visited often enough."""
-    earlier = F.filter("steps", lambda step: step["time"] < cutoff)
+    """`Offline.item_vectors`, learned from what of `visit_items` was known before `cutoff`
+    (milliseconds) alone; empty where no item was visited often enough."""
+    earlier = F.filter("steps", lambda step: step["known"] < cutoff)
     items = F.transform(earlier, lambda step: step["item_id"]).alias("items")
     # in a fixed order, because the learning goes through the visits one after another
     in_order = visits.repartition(options.partitions, "session_id").sortWithinPartitions(

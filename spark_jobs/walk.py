@@ -15,72 +15,61 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from pyspark.sql import DataFrame
 
-from contracts.session import SessionEvent, SessionState, fold
+from contracts.session import SessionEvent
 from contracts.tables import OFFLINE_COLUMNS, Columns, Offline
 from spark_jobs.tables import spark_schema
 
 Row = dict[str, Any]
 BATCH = 5000
 """Rows of a batch that goes back to Spark."""
-_READ = (
-    "session_id", "visit", "time", "key", "type", "item_id", "position", "device", "source",
-)  # fmt: skip
+_EVENT = tuple("item_id" if name == "item" else name for name in SessionEvent._fields)
 
 
-class Moment(NamedTuple):
-    """All events of a session that bear one time, and the state after them. Heartbeats alone
-    change nothing, so they make no moment."""
+class Told(NamedTuple):
+    """An event of a session, and when it became known (milliseconds). `visit`: its name, where
+    it was asked for."""
 
-    session: str
-    visit: str
-    time: int  # milliseconds
-    events: tuple[SessionEvent, ...]
-    state: SessionState
+    known: int
+    event: SessionEvent
+    visit: str = ""
 
 
-RowsOf = Callable[[Iterator[Moment]], Iterable[Row]]
-"""From a session's moments, in order of time, to rows of an offline table."""
+RowsOf = Callable[[str, Iterator[Told]], Iterable[Row]]
+"""From a session's name and what was told of it, in order, to rows of an offline table."""
 
 
-def over_sessions(events_clean: DataFrame, rows_of: RowsOf, table: Offline) -> DataFrame:
-    """The offline table that `rows_of` makes of each session of `events_clean`."""
+def over_sessions(frame: DataFrame, order: Iterable[str], rows_of: RowsOf, table: Offline) -> DataFrame:
+    """The offline table that `rows_of` makes of each session. frame: an event a row with the
+    columns of `SessionEvent`, `session_id`, `received` and, if it has them, `visit`; `order`: its
+    columns by which a session's events are sorted."""
     columns = OFFLINE_COLUMNS[table]
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return _batches(_session_rows(batches, rows_of), arrow_schema(columns))
+        return row_batches(_session_rows(batches, rows_of), arrow_schema(columns))
 
-    in_order = events_clean.repartition("session_id").sortWithinPartitions(
-        "session_id", "time", "key"
-    )
-    return in_order.select(*_READ).mapInArrow(run, spark_schema(columns))
-
-
-def moments(session: str, events: Iterable[tuple[str, SessionEvent]]) -> Iterator[Moment]:
-    """The moments of a session. events: (visit, event), in order."""
-    state = SessionState()
-    for time, group in groupby(events, key=lambda pair: pair[1].time):
-        visits, together = zip(*group, strict=True)
-        before, state = state, fold(state, together)
-        if state != before:
-            yield Moment(session, visits[-1], time, together, state)
+    names = ["session_id", "received", *_EVENT, *(["visit"] if "visit" in frame.columns else [])]
+    in_order = frame.repartition("session_id").sortWithinPartitions("session_id", *order)
+    return in_order.select(*names).mapInArrow(run, spark_schema(columns))
 
 
 def _session_rows(batches: Iterator[pa.RecordBatch], rows_of: RowsOf) -> Iterator[Row]:
     rows = (row for batch in batches for row in zip(*_lists(batch), strict=True))
     for session, group in groupby(rows, key=itemgetter(0)):
-        yield from rows_of(moments(session, map(_event, group)))
+        yield from rows_of(session, map(_told, group))
 
 
 def _lists(batch: pa.RecordBatch) -> list[list[Any]]:
-    return [batch.column(name).to_pylist() for name in _READ]
+    return [column.to_pylist() for column in batch.columns]
 
 
-def _event(row: tuple[Any, ...]) -> tuple[str, SessionEvent]:
-    _, visit, time, key, kind, item, position, device, source = row
-    return visit, SessionEvent(time, key, kind, item or "", position, device, source)
+def _told(row: tuple[Any, ...]) -> Told:
+    _, known, time, key, kind, item, position, device, source, offset, *visit = row
+    event = SessionEvent(time, key, kind, item or "", position, device, source, offset)
+    return Told(known, event, *visit)
 
 
-def _batches(rows: Iterable[Row], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def row_batches(rows: Iterable[Row], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The rows in batches that Spark takes back."""
     iterator = iter(rows)
     while chunk := list(islice(iterator, BATCH)):
         yield pa.RecordBatch.from_pylist(chunk, schema=schema)

@@ -34,19 +34,21 @@ def windows(settings: Settings) -> Windows:
     """The windows of the shop's history, the same that the jobs cut vectors by."""
     import pyarrow.compute as pc
 
-    times = read(settings, Offline.events_clean, ["time"])["time"]
+    times = read(settings, Offline.events_clean, ["time", "received"])
     if not len(times):
         raise UsageError(f"{settings.offline}/{Offline.events_clean} holds no event: import some")
-    bounds = pc.min_max(times).as_py()
-    return Windows.of(bounds["min"], bounds["max"])
+    known = pc.max_element_wise(times["time"], times["received"])
+    return Windows.of(pc.min(times["time"]).as_py(), pc.max(known).as_py())
 
 
 def clicks(settings: Settings, before: int) -> pa.Table:
-    """Columns visit, time, item_id of every event of interest before a moment (milliseconds)."""
+    """Columns visit, time, item_id of every event of interest that was known before a moment
+    (milliseconds)."""
     import pyarrow.dataset as ds
 
     kinds = sorted(int(kind) for kind in INTEREST_TYPES)
-    condition = (ds.field("time") < before) & ds.field("type").isin(kinds)
+    known = (ds.field("time") < before) & (ds.field("received") < before)
+    condition = known & ds.field("type").isin(kinds)
     return read(settings, Offline.events_clean, ["visit", "time", "item_id"], condition)
 
 

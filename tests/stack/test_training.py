@@ -76,6 +76,7 @@ def event_row(session: str, event: SessionEvent) -> Row:
         "visit": session, "session_id": session, "event_id": str(event.key), "key": event.key,
         "type": event.type, "time": event.time, "item_id": event.item, "position": -1,
         "device": event.device, "source": event.source, "price": 1.0, "request_id": None,
+        "offset": event.offset, "received": event.time,
     }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ beside the session features worked out from the events themselves."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -31,30 +31,38 @@ def training_rows(trained: Settings) -> pd.DataFrame:
     return rows
 
 
+class Known(NamedTuple):
+    """An event, and when it became known (milliseconds)."""
+
+    known: int
+    event: SessionEvent
+
+
 @pytest.fixture(scope="module")
-def events(trained: Settings) -> dict[str, list[SessionEvent]]:
+def events(trained: Settings) -> dict[str, list[Known]]:
     table = pq.read_table(Path(trained.offline) / Offline.events_clean)
-    found: dict[str, list[SessionEvent]] = {}
+    found: dict[str, list[Known]] = {}
     for row in table.to_pylist():
-        found.setdefault(row["session_id"], []).append(_event(row))
+        found.setdefault(row["session_id"], []).append(Known(row["received"], _event(row)))
     return found
 
 
 def _event(row: dict[str, Any]) -> SessionEvent:
-    item = row["item_id"] or ""
     return SessionEvent(
-        row["time"], row["key"], row["type"], item, row["position"], row["device"], row["source"]
-    )
+        row["time"], row["key"], row["type"], row["item_id"] or "", row["position"], row["device"],
+        row["source"], row["offset"],
+    )  # fmt: skip
 
 
 def test_session_features_of_training_rows_hold_the_last_click(
-    training_rows: pd.DataFrame, events: dict[str, list[SessionEvent]]
+    training_rows: pd.DataFrame, events: dict[str, list[Known]]
 ) -> None:
     queries = training_rows.drop_duplicates("query").head(500)
     assert len(queries) > 100
     for row in queries.to_dict("records"):
         moment = int(row["moment"])
-        known = fold(SessionState(), events[row["session_id"]])
+        told = [each.event for each in events[row["session_id"]] if each.known <= moment]
+        known = fold(SessionState(), told)
         expected = session_features(visit(known, moment)) | moment_features(moment)
         for name in [*SESSION_COLUMNS, "hour", "weekday"]:
             np.testing.assert_equal(np.float32(row[name]), np.float32(expected[name]), err_msg=name)

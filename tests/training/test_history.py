@@ -37,21 +37,23 @@ def test_a_query_belongs_to_the_window_that_holds_it_and_its_answer(
     assert history.queries(settings, 100, 200) == [rows[1], rows[2]]
 
 
-def test_clicks_end_before_the_cutoff_and_are_of_interest(
+def test_clicks_are_known_before_the_cutoff_and_are_of_interest(
     settings: Settings, tmp_path: Path
 ) -> None:
     write(
         tmp_path,
         "events_clean",
         {
-            "visit": ["v"] * 5,
-            "time": [10, 20, 30, 40, 50],
-            "type": pa.array([2, 4, 6, 3, 2], pa.int32()),  # view, search, removal, click, view
-            "item_id": ["a", None, "b", "c", "d"],
+            "visit": ["v"] * 6,
+            "time": [10, 20, 30, 40, 45, 50],
+            "received": [12, 20, 30, 49, 60, 50],
+            # view, search, removal, click, a view that is known late, view
+            "type": pa.array([2, 4, 6, 3, 2, 2], pa.int32()),
+            "item_id": ["a", None, "b", "c", "late", "d"],
         },
     )
     assert history.clicks(settings, 50)["item_id"].to_pylist() == ["a", "c"]
-    assert history.windows(settings) == Windows.of(10, 50)
+    assert history.windows(settings) == Windows.of(10, 60)
 
 
 def test_missing_and_wrong_tables_are_named(settings: Settings, tmp_path: Path) -> None:
@@ -63,6 +65,6 @@ def test_missing_and_wrong_tables_are_named(settings: Settings, tmp_path: Path) 
 
 
 def test_an_empty_history_is_named(settings: Settings, tmp_path: Path) -> None:
-    write(tmp_path, "events_clean", {"time": pa.array([], pa.int64())})
+    write(tmp_path, "events_clean", dict.fromkeys(["time", "received"], pa.array([], pa.int64())))
     with pytest.raises(UsageError, match="holds no event"):
         history.windows(settings)
