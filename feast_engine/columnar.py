@@ -80,7 +80,9 @@ def _column(layout: ViewLayout, batch: Any, name: str, kind: str) -> Any:
         raise UsageError(f"the view {layout.view.name!r}: a row has no {name}")
     try:
         # times may lose nanoseconds, and doubles what a float cannot hold, as Feast's own writer does
-        return column if column.type == types[kind] else column.cast(types[kind], safe=kind == "int64")
+        return (
+            column if column.type == types[kind] else column.cast(types[kind], safe=kind == "int64")
+        )
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UsageError(
             f"the view {layout.view.name!r}: {name} is {column.type}, expected {kind}: {error}"
@@ -158,7 +160,9 @@ def interleave(columns: Sequence[Cells]) -> tuple[bytes, list[int]]:
     if all(column.even for column in columns):
         parts = [column.raw.reshape(rows, column.even) for column in columns]
         width = sum(column.even for column in columns)
-        return np.concatenate(parts, axis=1).tobytes(), list(range(width, width * (rows + 1), width))
+        return np.concatenate(parts, axis=1).tobytes(), list(
+            range(width, width * (rows + 1), width)
+        )
     sizes = np.stack([column.sizes for column in columns], axis=1)
     ends = np.cumsum(sizes).reshape(sizes.shape)
     out = np.empty(int(sizes.sum()), np.uint8)

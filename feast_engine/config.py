@@ -19,6 +19,8 @@ from contracts.settings import ROOT, Settings
 REPOSITORY = ROOT / "feature_repo"
 ONLINE_STORE: Final = "feast_engine.online_store.GuardedRedisOnlineStore"
 """Feast's name of our online store, as the yaml says it."""
+BATCH_ENGINE: Final = "feast_engine.batch_engine.BulkEngine"
+"""Feast's name of our batch engine."""
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 

@@ -30,7 +30,11 @@ def connect(settings: Settings, seconds: float = SECONDS) -> SyncClient:
     It does not try again by itself, which would take redis-py 20 seconds: callers have a time
     limit, and know whether to repeat.
     """
-    config = online_config(settings)
+    return connect_to(online_config(settings), seconds)
+
+
+def connect_to(config: OnlineConfig, seconds: float = SECONDS) -> SyncClient:
+    """The same, of a configuration."""
     nodes, options = parse(config.connection, seconds)
     if config.cluster:
         startup = [redis.cluster.ClusterNode(host, port) for host, port in nodes]  # type: ignore[no-untyped-call]
@@ -41,7 +45,11 @@ def connect(settings: Settings, seconds: float = SECONDS) -> SyncClient:
 def connect_async(settings: Settings, seconds: float = SECONDS) -> AsyncClient:
     """The same for asyncio; `seconds` is the limit of connecting. Reads have one of their own, and
     a limit on each of 200 replies would cost more than the replies."""
-    config = online_config(settings)
+    return connect_async_to(online_config(settings), seconds)
+
+
+def connect_async_to(config: OnlineConfig, seconds: float = SECONDS) -> AsyncClient:
+    """The same, of a configuration."""
     nodes, options = parse(config.connection, seconds)
     options["socket_timeout"] = None
     if config.cluster:

@@ -15,7 +15,7 @@ from contracts.features import VIEWS, View
 
 KEPT = timedelta(days=1)
 """How long a hash all of whose values age outlives its last write."""
-GONE = timedelta(days=7)
+GONE = timedelta(days=30)
 """An item that has not been for sale for so long is gone. Until then its row is written at each
 materialisation, so that a sold-out item is known as such."""
 FOR_SALE = "available"

@@ -21,6 +21,7 @@ from feast.infra.online_stores.helpers import _mmh3, _redis_key
 from feast.infra.online_stores.redis import (
     RedisOnlineStore,
     RedisOnlineStoreConfig,
+    RedisType,
     _versioned_fv_name,
 )
 from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
@@ -29,7 +30,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from contracts.errors import UsageError
 from contracts.features import VIEWS
 from feast_engine import guard
-from feast_engine.config import ONLINE_STORE
+from feast_engine.config import ONLINE_STORE, OnlineConfig
+from feast_engine.connection import connect_async_to, connect_to
 from feast_engine.expiry import life_seconds
 from feast_engine.guard import Rows, sized
 
@@ -49,7 +51,24 @@ class GuardedRedisOnlineStoreConfig(RedisOnlineStoreConfig):  # type: ignore[mis
 class GuardedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]  # untyped
     """See the module."""
 
+    _client: Any = None
     _client_async: Any = None
+
+    # --- connections, which Feast opens without a time limit ---
+
+    def _get_client(self, online_store_config: Any) -> Any:
+        if online_store_config.redis_type == RedisType.redis_sentinel:
+            return super()._get_client(online_store_config)
+        if self._client is None:
+            self._client = connect_to(_place(online_store_config))
+        return self._client
+
+    async def _get_client_async(self, online_store_config: Any) -> Any:
+        if online_store_config.redis_type == RedisType.redis_sentinel:
+            return await super()._get_client_async(online_store_config)
+        if self._client_async is None:
+            self._client_async = connect_async_to(_place(online_store_config))
+        return self._client_async
 
     # --- writing ---
 
@@ -85,20 +104,34 @@ class GuardedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]  # untype
     # --- reading ---
 
     def online_read(
-        self, config: RepoConfig, table: FeatureView, entity_keys: Any, requested_features: Any = None
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: Any,
+        requested_features: Any = None,
     ) -> list[Read]:
         """Values of rows that are too old, and of those that are not there, are None."""
         rows = super().online_read(config, table, entity_keys, requested_features)
         return _young(rows, table)
 
     async def online_read_async(
-        self, config: RepoConfig, table: FeatureView, entity_keys: Any, requested_features: Any = None
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: Any,
+        requested_features: Any = None,
     ) -> list[Read]:
         rows = await super().online_read_async(config, table, entity_keys, requested_features)
         return _young(rows, table)
 
     def _read_features_per_fv(
-        self, config: RepoConfig, grouped_refs: Any, keys: Any, names: Any, response: Any, *rest: Any
+        self,
+        config: RepoConfig,
+        grouped_refs: Any,
+        keys: Any,
+        names: Any,
+        response: Any,
+        *rest: Any,
     ) -> None:
         """What `get_online_features` reads through."""
         first = len(response.results)
@@ -106,7 +139,13 @@ class GuardedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]  # untype
         _hide_old(config, grouped_refs, response, first)
 
     async def _read_features_per_fv_async(
-        self, config: RepoConfig, grouped_refs: Any, keys: Any, names: Any, response: Any, *rest: Any
+        self,
+        config: RepoConfig,
+        grouped_refs: Any,
+        keys: Any,
+        names: Any,
+        response: Any,
+        *rest: Any,
     ) -> None:
         first = len(response.results)
         await super()._read_features_per_fv_async(
@@ -180,6 +219,11 @@ def _hide(column: Any, rows: Sequence[int]) -> None:
             column.statuses[row] = FieldStatus.OUTSIDE_MAX_AGE
 
 
+def _place(online: Any) -> OnlineConfig:
+    cluster = online.redis_type == RedisType.redis_cluster
+    return OnlineConfig("", online.connection_string, cluster, online.key_ttl_seconds)
+
+
 def _rows(config: RepoConfig, table: FeatureView, data: Sequence[Row]) -> Iterator[Rows]:
     """Feast's rows in order; those that follow each other with the same features together."""
     view = _versioned_fv_name(table, config)
@@ -188,7 +232,10 @@ def _rows(config: RepoConfig, table: FeatureView, data: Sequence[Row]) -> Iterat
         rows = list(some)
         cells = [
             b"".join(
-                [sized(_stamp(time)), *(sized(value.SerializeToString()) for value in values.values())]
+                [
+                    sized(_stamp(time)),
+                    *(sized(value.SerializeToString()) for value in values.values()),
+                ]
             )
             for _, values, time, _ in rows
         ]

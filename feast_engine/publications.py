@@ -50,9 +50,7 @@ def begin(offline: str, view: str, until_ms: int) -> Publication:
 
 def finish(offline: str, publication: Publication, rows: int) -> Publication:
     """Record that all rows are visible. ServiceError where it cannot."""
-    finished = replace(
-        publication, finished_ms=max(_now(), publication.started_ms), rows=int(rows)
-    )
+    finished = replace(publication, finished_ms=max(_now(), publication.started_ms), rows=int(rows))
     with _Told(offline, publication.view) as (system, folder):
         _put(system, folder, finished)
     return finished

@@ -74,7 +74,9 @@ class OnlineWriter:
     def _rows(self, write: ViewWrite) -> Rows:
         layout = layout_of(write.view, self._config.project)
         _check(write, layout)
-        columns = [encode_column(dtype, write.columns[name]) for name, dtype in layout.types.items()]
+        columns = [
+            encode_column(dtype, write.columns[name]) for name, dtype in layout.types.items()
+        ]
         times = [encode_timestamp(time) for time in write.event_times_ms]
         cells = [list(map(sized, column)) for column in (times, *columns)]
         rows = list(map(b"".join, zip(*cells, strict=True)))
