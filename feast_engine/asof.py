@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -25,12 +24,11 @@ from feast_engine.database import Limits, open_database
 from feast_engine.join_keys import CodedKeys, coded_keys
 from feast_engine.join_rule import MOMENT, JoinRule
 from feast_engine.parquet import ROW, ParquetTable
-from feast_engine.times import TimeRange, arrow_microseconds, microseconds
+from feast_engine.times import MICROSECOND, TimeRange, arrow_microseconds, microseconds
 from feast_engine.walk import NEVER, Answers, Integers, Rows, walk
 
 CHUNK_ROWS = 1_000_000
 """Sorted rows are walked so many at a time."""
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def asof_join(
@@ -91,7 +89,7 @@ class _Join:
         answers = Answers.none(self.asking.count)
         if len(self.asking.places):
             max_age = self.rule.max_age
-            walk(self._sorted(), answers, None if max_age is None else max_age // _MICROSECOND)
+            walk(self._sorted(), answers, None if max_age is None else max_age // MICROSECOND)
         if answers.tied:
             self._settle(answers)
         return answers.rows
@@ -105,7 +103,7 @@ class _Join:
         known = "greatest(event, created)" if self.rule.hides_unknown else "event"
         query = f"""
             SELECT code, 2 * {known} AS time, event, created, number FROM ({self._past()})
-            UNION ALL SELECT code, 2 * moment + 1, 0, 0, place FROM asked
+            UNION ALL SELECT code::INTEGER, 2 * moment + 1, 0, 0, place FROM asked
             ORDER BY code, time
         """  # noqa: S608  # names are ours or quoted
         for batch in self.connection.sql(query).to_arrow_reader(CHUNK_ROWS):
@@ -123,7 +121,7 @@ class _Join:
         high = int(self.asking.moments.max()) + 1
         low = None
         if self.rule.max_age is not None:
-            low = int(self.asking.moments.min()) - self.rule.max_age // _MICROSECOND
+            low = int(self.asking.moments.min()) - self.rule.max_age // MICROSECOND
         ranges = [TimeRange(self.rule.event, low, high)]
         if self.rule.hides_unknown and self.rule.created is not None:
             ranges.append(TimeRange(self.rule.created, None, high))

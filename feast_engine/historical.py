@@ -1,9 +1,4 @@
-"""Point-in-time values of stored views, through Feast's historical retrieval.
-
-Feast joins by key and moment and gives rows back in an order of its own. Training rows repeat
-items and moments, so each (key, moment) is asked for once, and its values go to every row that
-has it: every row comes back once, in its place.
-"""
+"""Point-in-time values of stored views, as the offline store joins them."""
 
 from __future__ import annotations
 
@@ -13,12 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from contracts.errors import ServiceError, UsageError
-from contracts.features import VIEWS, DType, View, of_view
+from contracts.errors import UsageError
+from contracts.features import VIEWS, DType, of_view
 from contracts.tables import EVENT_TIMESTAMP
-from feast_engine.store import quiet_feast
-
-_PAIR = "pair_of_row"
 
 
 def stored_features(
@@ -27,17 +19,31 @@ def stored_features(
     """The rows of `entity_df` with the columns of the views added, in its order and index.
 
     entity_df: `event_timestamp` (the moment, with a time zone) and `session_id` and/or `item_id`,
-    as the views need; other columns stay. store: `feast_engine.store.open_store`. The newest row
-    of the key at the moment, not older than the view's maximum age; `known_only`: and that was
-    known by then (created timestamp). Columns are as the online reader gives them: float32 (nan
-    missing), int64 (0 missing), texts (None missing), lists ([] missing).
+    as the views need; other columns stay. store: `feast_engine.store.open_store`. The row that
+    answers is that of `feast_engine.join_rule`; `known_only` False: known by then or not, whatever
+    the view says. Columns are as the online reader gives them: float32 (nan missing), int64
+    (0 missing), texts (None missing), lists ([] missing).
 
-    UsageError for rows that cannot be asked for; ServiceError where Feast loses or doubles one.
+    UsageError for rows that cannot be asked for.
     """
+    from feast_engine.entity_rows import entity_rows
+    from feast_engine.offline_store import historical_table
+
     _check(entity_df, views)
-    columns: dict[str, Any] = {}
-    for name in views:
-        columns |= _view_columns(entity_df, store, VIEWS[name], known_only)
+    keys = {key for name in views for key in VIEWS[name].join_keys}
+    asking = entity_rows(entity_df[[EVENT_TIMESTAMP, *sorted(keys)]])
+    answer = historical_table(
+        store.config,
+        [store.get_feature_view(name) for name in views],
+        [f"{name}:{feature.name}" for name in views for feature in of_view(name)],
+        asking,
+        as_known=None if known_only else False,
+    )
+    columns = {
+        feature.name: pd.Series(_values(answer[feature.name], feature.dtype), entity_df.index)
+        for name in views
+        for feature in of_view(name)
+    }
     return entity_df.assign(**columns)
 
 
@@ -57,50 +63,14 @@ def _check(entity_df: pd.DataFrame, views: Sequence[str]) -> None:
         raise UsageError(f"{EVENT_TIMESTAMP}: a row has no time")
 
 
-def _view_columns(
-    entity_df: pd.DataFrame, store: Any, view: View, known_only: bool
-) -> dict[str, Any]:
-    keys = [*view.join_keys, EVENT_TIMESTAMP]
-    pair_of_row = entity_df.groupby(keys, sort=False).ngroup().to_numpy()
-    pairs = entity_df.loc[:, keys].drop_duplicates().reset_index(drop=True)
-    if pairs.empty:
-        answer = pd.DataFrame({feature.name: [] for feature in of_view(view.name)})
-    else:
-        answer = _ask(store, view, pairs, known_only)
-    return {
-        feature.name: pd.Series(
-            _values(answer[feature.name], feature.dtype)[pair_of_row], entity_df.index
-        )
-        for feature in of_view(view.name)
-    }
-
-
-def _ask(store: Any, view: View, pairs: pd.DataFrame, known_only: bool) -> pd.DataFrame:
-    """The view's columns for each pair, in the order of `pairs`."""
-    numbered = pairs.assign(**{_PAIR: np.arange(len(pairs))})
-    with quiet_feast():
-        answer: pd.DataFrame = store.get_historical_features(
-            entity_df=numbered,
-            features=[f"{view.name}:{feature.name}" for feature in of_view(view.name)],
-            filter_by_created_timestamp=known_only,
-        ).to_df()
-    answer = answer.sort_values(_PAIR, ignore_index=True)
-    if not np.array_equal(answer[_PAIR].to_numpy(), np.arange(len(pairs))):
-        raise ServiceError(
-            f"Feast gave {len(answer):,} rows of the view {view.name!r} for {len(pairs):,}: "
-            "a row was lost or doubled; offline_store in the feature_store.yaml has to be duckdb"
-        )
-    return answer
-
-
-def _values(column: pd.Series[Any], dtype: DType) -> np.ndarray[Any, Any]:
+def _values(column: Any, dtype: DType) -> np.ndarray[Any, Any]:
+    """column: pyarrow's, with nulls where there is no value."""
     if dtype is DType.float32:
-        return column.to_numpy(dtype=np.float32, na_value=np.nan)
+        return np.asarray(column.to_numpy(), dtype=np.float32)
     if dtype is DType.int64:
-        return column.fillna(0).to_numpy(dtype=np.int64)
+        return np.asarray(column.fill_null(0).to_numpy(), dtype=np.int64)
+    nothing: Any = None if dtype is DType.string else []
     out = np.empty(len(column), dtype=object)
-    if dtype is DType.string:
-        out[:] = [value if isinstance(value, str) else None for value in column]
-    else:
-        out[:] = [list(value) if isinstance(value, list | np.ndarray) else [] for value in column]
+    for place, value in enumerate(column.to_pylist()):  # numpy takes equally long lists for rows
+        out[place] = nothing if value is None else value
     return out

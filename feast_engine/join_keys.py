@@ -20,7 +20,7 @@ Integers = npt.NDArray[np.int64]
 @dataclass(frozen=True)
 class CodedKeys:
     """`codes`: of each asking row, -1 where a key is null. `table`: the columns key0, key1 ... and
-    `code`, one row a key. `condition`: SQL that compares them with the columns of `history`."""
+    `code` (int32: half the sorting), one row a key. `condition`: SQL that compares them with the columns of `history`."""
 
     codes: Integers
     table: pa.Table
@@ -44,7 +44,7 @@ def coded_keys(entity: pa.Table, keys: Mapping[str, str], history: pa.Schema) ->
         conditions.append(f"keys.key{place} = {column}")
     codes = _codes(entity.num_rows, list(columns.values()))
     firsts = _firsts(codes)
-    numbers = pa.array(np.arange(len(firsts)))
+    numbers = pa.array(np.arange(len(firsts), dtype=np.int32))
     table = pa.table({name: column.take(firsts) for name, column in columns.items()})
     table = table.append_column("code", numbers) if columns else pa.table({"code": numbers})
     return CodedKeys(codes, table, " AND ".join(conditions) or "true")

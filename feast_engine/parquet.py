@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,13 @@ _AT_ONCE = 16
 Integers = npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class _Footer:
+    schema: pa.Schema
+    rows: list[int]
+    """Of each row group."""
+
+
 class ParquetTable:
     """The files of a table as they lay when it was opened. `remote`: not the machine's own files,
     so read by pyarrow and not by DuckDB, which cannot fetch its S3 part offline.
@@ -45,17 +53,17 @@ class ParquetTable:
     def __init__(self, path: str, filesystem: Any = None) -> None:
         self.path = path
         self.remote = filesystem is not None
-        self._filesystem = filesystem or fs.LocalFileSystem()
-        self._files = self._asked(self._list)
-        if not self._files:
+        self.filesystem = filesystem or fs.LocalFileSystem()
+        self.files = self._asked(self._list)
+        if not self.files:
             raise UsageError(f"{path} holds no Parquet files")
 
     def _list(self) -> list[str]:
-        found = self._filesystem.get_file_info(self.path)
+        found = self.filesystem.get_file_info(self.path)
         if found.type == fs.FileType.File:
             return [self.path]
         inside = fs.FileSelector(self.path, recursive=True, allow_not_found=True)
-        names = (info.path for info in self._filesystem.get_file_info(inside) if info.is_file)
+        names = (info.path for info in self.filesystem.get_file_info(inside) if info.is_file)
         return sorted(name for name in names if _is_data(name[len(self.path) :]))
 
     def _asked(self, read: Callable[[], Any]) -> Any:
@@ -66,19 +74,25 @@ class ParquetTable:
         except OSError as error:
             raise ServiceError(f"{self.path}: cannot be read: {error}") from None
 
+    def _open(self, name: str) -> pq.ParquetFile:
+        if self.remote:
+            return pq.ParquetFile(name, filesystem=self.filesystem, pre_buffer=True)
+        return pq.ParquetFile(name, memory_map=True)
+
     @cached_property
-    def _footers(self) -> list[pq.ParquetFile]:
-        def footer(name: str) -> pq.ParquetFile:
-            return pq.ParquetFile(name, filesystem=self._filesystem)
+    def _footers(self) -> list[_Footer]:
+        def footer(name: str) -> _Footer:
+            with self._open(name) as file:
+                return _Footer(file.schema_arrow.remove_metadata(), _row_counts(file.metadata))
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            footers: list[pq.ParquetFile] = self._asked(lambda: list(pool.map(footer, self._files)))
+            footers: list[_Footer] = self._asked(lambda: list(pool.map(footer, self.files)))
         return footers
 
     @cached_property
     def schema(self) -> pa.Schema:
         """The columns of all files; a file that lacks one has nulls there."""
-        schemas = [footer.schema_arrow.remove_metadata() for footer in self._footers]
+        schemas = [footer.schema for footer in self._footers]
         try:
             return pa.unify_schemas(schemas, promote_options="permissive")
         except pa.ArrowTypeError as error:
@@ -105,8 +119,8 @@ class ParquetTable:
             return
         number = f"(file_index::BIGINT << {PLACE_BITS}) + file_row_number"
         listed = ", ".join([*map(quoted, columns), f'{number} AS "{ROW}"'])
-        files = ", ".join("'" + file.replace("'", "''") + "'" for file in self._files)
-        many = ", union_by_name = true" if len(self._files) > 1 else ""
+        files = ", ".join("'" + file.replace("'", "''") + "'" for file in self.files)
+        many = ", union_by_name = true" if len(self.files) > 1 else ""
         source = f"read_parquet([{files}], hive_partitioning = false{many})"
         connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT {listed} FROM {source}")  # noqa: S608
 
@@ -121,7 +135,7 @@ class ParquetTable:
         if not groups:
             return
         kind = ds.ParquetFileFormat()
-        table = ds.FileSystemDataset(groups, self.schema, kind, self._filesystem)
+        table = ds.FileSystemDataset(groups, self.schema, kind, self.filesystem)
         columns = schema.names[:-1]
         at, place = 0, 0
         for batch in table.to_batches(columns=columns, batch_size=1 << 17):
@@ -140,11 +154,11 @@ class ParquetTable:
         """Fragments of one row group each; the number of its first row and its count of rows."""
         keep = TimeRange.expression(ranges, self.schema)
         table = ds.dataset(
-            self._files, schema=self.schema, format="parquet", filesystem=self._filesystem
+            self.files, schema=self.schema, format="parquet", filesystem=self.filesystem
         )
         groups, numbers = [], []
         for place, file in enumerate(self._asked(lambda: list(table.get_fragments()))):
-            firsts = np.cumsum([0, *_row_counts(self._footers[place].metadata)])
+            firsts = np.cumsum([0, *self._footers[place].rows])
             for group in file.split_by_row_group(keep, schema=self.schema):
                 [found] = group.row_groups
                 if found.num_rows:
@@ -167,21 +181,21 @@ class ParquetTable:
         return pa.concat_tables(parts)
 
     def _of_file(self, file: int, places: Integers, schema: pa.Schema) -> list[pa.Table]:
-        footer = self._footers[file]
-        counts = _row_counts(footer.metadata)
+        counts = np.array(self._footers[file].rows)
         firsts = np.cumsum([0, *counts])
-        wanted = np.flatnonzero(np.diff(np.searchsorted(places, firsts)))
-        columns = [name for name in schema.names if name in footer.schema_arrow.names]
+        # places[edges[g]:edges[g + 1]] lie in the row group g
+        edges = np.searchsorted(places, firsts)
+        columns = [name for name in schema.names if name in self._footers[file].schema.names]
         parts = []
-        for groups in _by_size(footer.metadata, wanted.tolist()):
-            whole = footer.read_row_groups(groups, columns=columns)
-            # where each group starts in the file, and where it starts in `whole`
-            starts = np.cumsum([0, *(counts[group] for group in groups)])
-            for group, start in zip(groups, starts[:-1], strict=True):
-                low, high = np.searchsorted(places, firsts[group : group + 2])
-                here = pa.array(places[low:high] - firsts[group])
-                part = whole.slice(start, counts[group]).take(here)
-                parts.append(_fitted(part, schema))
+        with self._open(self.files[file]) as opened:
+            for groups in _by_size(opened.metadata, np.flatnonzero(np.diff(edges)).tolist()):
+                whole = opened.read_row_groups(groups, columns=columns)
+                starts = np.cumsum([0, *counts[groups]])  # of the groups in `whole`
+                inside = [
+                    places[edges[group] : edges[group + 1]] - firsts[group] + start
+                    for group, start in zip(groups, starts[:-1], strict=True)
+                ]
+                parts.append(_fitted(whole.take(pa.array(np.concatenate(inside))), schema))
         return parts
 
 

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from contracts.errors import UsageError
 from feast_engine.database import quoted
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 _NAMED = range(-30_610_224_000_000_000, 253_402_300_800_000_000)
 """Microseconds of the years 1000 to 9999, which a literal can name."""
 
@@ -24,7 +25,7 @@ class TimeRange:
 
     column: str
     low: int | None
-    high: int
+    high: int | None
 
     def sql(self, schema: pa.Schema) -> str:
         """The condition, on the column itself where it can be, so that row groups are skipped."""
@@ -61,7 +62,7 @@ def _exact(kind: pa.DataType) -> bool:
 
 
 def _literal(time: int, kind: pa.DataType) -> str:
-    text = f"{_EPOCH + timedelta(microseconds=time):%Y-%m-%d %H:%M:%S.%f}"
+    text = f"{EPOCH + time * MICROSECOND:%Y-%m-%d %H:%M:%S.%f}"
     return f"TIMESTAMPTZ '{text}+00'" if kind.tz else f"TIMESTAMP '{text}'"
 
 

@@ -47,7 +47,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.code)
 
-    def __getitem__(self, which: slice | Integers | Flags) -> Rows:
+    def __getitem__(self, which: slice | Integers) -> Rows:
         return Rows(*(getattr(self, field.name)[which] for field in fields(self)))
 
     def __add__(self, other: Rows) -> Rows:
@@ -95,23 +95,26 @@ def walk(chunks: Iterable[Rows], answers: Answers, max_age: int | None) -> None:
 def _answer(rows: Rows, answers: Answers, max_age: int | None) -> Rows:
     """Answer the moments among the rows. Returns the row that may answer those that follow."""
     rows = _in_order(rows)
-    past = np.flatnonzero(~rows.asking)
+    asking = rows.asking
+    past = np.flatnonzero(~asking)  # places: numpy gathers by them faster than by a mask
     best = rows[past]
-    tied = best.tied | _agree(best)
-    newest = _is_newest(best)
-    best, past, tied = best[newest], past[newest], tied[newest]
-    asking = np.flatnonzero(rows.asking)
-    place = np.searchsorted(past, asking) - 1
-    asked, place = rows[asking[place >= 0]], place[place >= 0]
+    tied, newest = best.tied | _agree(best), _newest(best)
+    if newest is not None:
+        best, past, tied = best[newest], past[newest], tied[newest]
+    moments = np.flatnonzero(asking)
+    place = np.searchsorted(past, moments) - 1
+    first = int(np.searchsorted(place, 0))
+    asked, place = rows[moments[first:]], place[first:]
     found = best.code[place] == asked.code
     if max_age is not None:
         found &= (asked.time >> 1) - best.event[place] <= max_age
-    asked, place = asked[found], place[found]
-    answers.rows[asked.number] = best.number[place]
-    unsettled = tied[place]
-    if unsettled.any():
+    hits = np.flatnonzero(found)
+    places, place = asked.number[hits], place[hits]
+    answers.rows[places] = best.number[place]
+    unsettled = np.flatnonzero(tied[place])
+    if len(unsettled):
         of = best[place[unsettled]]
-        answers.tied.append((asked.number[unsettled], of.code, of.event, of.created))
+        answers.tied.append((places[unsettled], of.code, of.event, of.created))
     last = best[-1:]
     return Rows(last.code, last.time, last.event, last.created, last.number, tied[-1:])
 
@@ -132,10 +135,10 @@ def _agree(rows: Rows) -> Flags:
     return agree
 
 
-def _is_newest(rows: Rows) -> Flags:
-    """Whether no row of the key before it has a newer event time."""
+def _newest(rows: Rows) -> Integers | None:
+    """Places of the rows before which no row of their key has a newer event time; None: all."""
     falls = rows.same_key()[1:] & (rows.event[1:] < rows.event[:-1])
     if not falls.any():
-        return np.ones(len(rows), bool)
+        return None
     newest = pd.Series(rows.event).groupby(rows.code).cummax().to_numpy()
-    return np.asarray(rows.event == newest)
+    return np.flatnonzero(rows.event == newest)

@@ -135,7 +135,7 @@ def test_every_environment_opens(path: Path) -> None:
     )
     config = RepoConfig(**store_yaml(settings))
     assert config.entity_key_serialization_version == 3
-    assert config.offline_store.type == "duckdb"
+    assert config.offline_store.type == "feast_engine.offline_store.AsofOfflineStore"
     assert config.online_store.key_ttl_seconds
     assert online_config(settings).connection.count("password=s=1") == 1
     assert online_config(settings).cluster == (path.stem != "embedded")
