@@ -235,7 +235,7 @@ def _visit(answer: Answer, read: SessionRead, state: SessionState | None) -> Vis
 
 def _logged(answer: Answer, view: str) -> dict[str, int] | None:
     """The version that was read of each item; None where the view was not read, or not answered."""
-    if view not in answer.versions or "features" in answer.asked.degraded:
+    if view not in answer.versions:
         return None
     visited = zip(answer.asked.visited, answer.asked.visited_versions.get(view, ()), strict=False)
     served = zip(answer.items, answer.versions[view].tolist(), strict=True)

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from candidate_service.client import LocalCandidates
 from candidate_service.index import CandidateIndex
+from contracts.candidates import CandidateSet
 from contracts.deadline import Deadline
 from contracts.events import ServedRows, Topic
 from contracts.features import BY_NAME, RANKED, VIEWS, DType, fingerprint, of_view
@@ -145,6 +146,21 @@ def _values(name: str, values: Sequence[Any]) -> npt.NDArray[Any]:
     return np.array([np.nan if value is None else value for value in values], dtype=np.float32)
 
 
+class Finder(LocalCandidates):
+    """Candidates of the index, unless they are down for all but popular items."""
+
+    def __init__(self, index: CandidateIndex, online: Online) -> None:
+        super().__init__(index)
+        self._online = online
+
+    async def candidates(
+        self, items: Sequence[str], count: int, exclude: Sequence[str], timeout: float
+    ) -> CandidateSet:
+        if items and "candidates" in self._online.down:
+            raise ConnectionError("down, says the fake")
+        return await super().candidates(items, count, exclude, timeout)
+
+
 @dataclass
 class NativeRanker:
     """LightGBM in this process. `added`: what a wrong server adds to each score."""
@@ -227,14 +243,16 @@ class ProvenShop:
         """An answer of the real pipeline over the online side."""
         world = World(
             sessions=self.online, items=self.online, ranker=self.ranker,
-            find=lambda release: LocalCandidates(self.index), event_log=FakeLog(FakeStore()),
+            find=lambda release: Finder(self.index, self.online), event_log=FakeLog(FakeStore()),
             impressions=self.impressions,
         )  # fmt: skip
         parts = assemble(self.settings, world, Metrics())
         request = parse_recommend(json.dumps({"k": k, **body}).encode(), self.settings, now)
 
         async def answer() -> dict[str, Any]:
+            down, self.online.down = self.online.down, ()
             await parts.follower.check()
+            self.online.down = down
             return await parts.pipeline.recommend(request, Deadline(10))
 
         return asyncio.run(answer())

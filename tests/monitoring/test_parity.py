@@ -16,6 +16,7 @@ from contracts.events import Topic
 from contracts.features import BY_NAME, RANKED, of_view
 from contracts.parity import last_parity
 from contracts.session import SessionState
+from contracts.tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feast_engine.publications import Publication
 from monitoring.parity import ParityReport, differing, write
 from monitoring.served import Selection
@@ -29,6 +30,7 @@ from tests.monitoring.proven_shop import (
     NOON,
     ProvenShop,
     activity_row,
+    at,
     catalogue_row,
     click,
     session_rows,
@@ -67,11 +69,11 @@ def ask_all(shop: ProvenShop) -> int:
     shop.ask(NOON, session_id="nobody", context={"device": "app"})
     shop.ask(NOON + 2 * DAY, session_id="s")
     shop.ask(NOON, events=[{**item, "time": NOON + 2 * MINUTE}])
-    for part in ("session", "features"):
+    for part in ("session", "features", "candidates"):
         shop.online.down = (part,)
-        shop.ask(NOON, session_id="s")
+        shop.ask(NOON, session_id="s", exclude=["i00"])
     shop.online.down = ()
-    return 9
+    return 10
 
 
 def test_what_is_served_is_what_is_recomputed(shop: ProvenShop) -> None:
@@ -82,7 +84,7 @@ def test_what_is_served_is_what_is_recomputed(shop: ProvenShop) -> None:
     assert (report.answers, report.rows) == (answers, answers * K)
     assert report.cells == answers * K * len(RANKED)
     assert (report.scores, report.scores_differing) == (answers * K, 0)
-    assert report.degraded == {"nothing": answers - 2, "session": 1, "features": 1}
+    assert report.degraded == {"nothing": answers - 3, "session": 1, "features": 1, "candidates": 1}
     assert report.answers_not_compared == report.cells_not_compared == {}
     assert set(report.features) == set(RANKED)
 
@@ -177,8 +179,12 @@ def test_a_row_that_nobody_made_is_missing_offline(shop: ProvenShop) -> None:
     assert found(shop.prove()) == {"views_7d": {"missing"}}
 
 
-def test_a_row_that_was_online_before_it_was_known_is_late(shop: ProvenShop) -> None:
-    early = {**activity_row("i04", NOON - MINUTE), "views_7d": 1.0}
+@pytest.mark.parametrize("holds_from", [NOON - MINUTE, NOON - 61 * MINUTE])
+def test_a_row_that_was_online_before_it_was_known_is_late(
+    shop: ProvenShop, holds_from: int
+) -> None:
+    """The last publication is of an hour ago; the row is known 10 minutes after it holds."""
+    early = {**activity_row("i04", holds_from), "views_7d": 1.0}
     shop.offline["item_activity"].append(early)
     shop.online.rows["item_activity"]["i04"] = early
     shop.ask(NOON, session_id="s", k=30)
@@ -231,8 +237,13 @@ def test_candidates_of_another_count_are_found(shop: ProvenShop) -> None:
     (served,) = shop.served()
     told = served.model_copy(update={"candidates": 12})
     shop.impressions.messages = [(Topic.served, "s", told)]
-    reasons = found(shop.prove())
-    assert reasons
+    report = shop.prove(examples=100)
+    reasons = found(report)
+    still = shop.index.candidates(["i07", "i08", "i03"], 12).items
+    lost = {each.item_id for each in report.examples if each.feature == "best_rank"}
+    assert lost == set(served.items) - set(still) != set()
+    best = {each.recomputed for each in report.examples if each.feature == "best_rank"}
+    assert best == {None}
     assert {name.rpartition("_")[2] for name in reasons} <= {"rank", "score", "found"}
 
 
@@ -271,6 +282,16 @@ def test_while_a_publication_is_under_way_either_row_is_right(
     )
     for item in ITEMS[::2]:
         shop.online.rows["item_catalogue"][item] = catalogue_row(item, NOON - 30 * MINUTE, 500.0)
+    shop.ask(NOON, session_id="s", k=30)
+    assert found(shop.prove()) == {}
+
+
+def test_what_was_not_known_by_the_publication_is_not_expected(shop: ProvenShop) -> None:
+    for view in ("item_catalogue", "item_activity"):
+        for row in shop.offline[view][:]:
+            later = {EVENT_TIMESTAMP: at(NOON - 2 * 60 * MINUTE), CREATED_TIMESTAMP: at(NOON - MINUTE)}
+            values = {"price": 1.0} if view == "item_catalogue" else {"views_7d": 1.0}
+            shop.offline[view].append({**row, **later, **values})
     shop.ask(NOON, session_id="s", k=30)
     assert found(shop.prove()) == {}
 
