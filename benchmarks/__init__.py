@@ -6,6 +6,8 @@ A benchmark is a module here with a click command `COMMAND`, named in `NAMES`.
 NAMES = {
     "freshness": "From an event's 202 to the first answer of POST /v1/recommend that knows it.",
     "consume": "Events a second from Kafka into the online store and the lake.",
+    "online-read": "Features of many items from the online store, beside Feast's own read.",
+    "online-write": "Rows a second into the online store, beside Feast's own store.",
     "serve": "Latency and CPU of POST /v1/recommend under an open-loop load.",
 }
 """Name of each benchmark (and of its module) and what it measures."""

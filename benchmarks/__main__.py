@@ -20,7 +20,8 @@ class Benchmarks(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in NAMES:
             return None
-        command: click.Command = import_module(f"benchmarks.{cmd_name}").COMMAND
+        module = cmd_name.replace("-", "_")
+        command: click.Command = import_module(f"benchmarks.{module}").COMMAND
         return command
 
 
