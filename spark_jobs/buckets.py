@@ -7,7 +7,7 @@ stream make buckets with these functions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 
 from pyspark.sql import Column, DataFrame, Window
@@ -35,12 +35,15 @@ def bucket_end(at: Column) -> Column:
     return at - F.pmod(at, F.lit(STEP_MS)) + STEP_MS
 
 
-def facts(events_clean: DataFrame, impressions: DataFrame) -> DataFrame:
-    """(item_id, at in milliseconds, a 0 or 1 for each of `MEASURES`), where one is 1.
+def facts(events: DataFrame, impressions: DataFrame) -> DataFrame:
+    """(item_id, at: when it counts, a 0 or 1 for each of `MEASURES`), where one is 1.
 
-    `impressions`: the lake's table; an answer that stands there twice counts once.
+    events: each once, with the columns of `Offline.events_clean`. impressions: the lake's table; an
+    answer that stands there twice counts once.
     """
-    return event_facts(events_clean).unionByName(impression_facts(_answers(impressions)))
+    at = counted(F.col("time"), F.col("received"))
+    answers = _answers(impressions).withColumn("at", at)
+    return event_facts(events.withColumn("at", at)).unionByName(impression_facts(answers))
 
 
 def _answers(impressions: DataFrame) -> DataFrame:
@@ -48,28 +51,29 @@ def _answers(impressions: DataFrame) -> DataFrame:
     return impressions.groupBy("request_id").agg(first).select("request_id", "first.*")
 
 
-def event_facts(events: DataFrame, keep: Sequence[str] = ()) -> DataFrame:
-    """Facts of rows with the columns of `Offline.events_clean`, and their columns `keep`."""
+def event_facts(events: DataFrame) -> DataFrame:
+    """Facts of events: (type, item_id, request_id, at)."""
     viewed = F.col("type").isin([int(kind) for kind in CLICK_TYPES])
-    holds = {
-        "views": viewed,
-        "list_views": viewed & F.col("request_id").isNotNull(),
-        "carts": F.col("type") == int(EventType.add_to_cart),
-        "purchases": F.col("type") == int(EventType.checkout),
-    }
-    return _facts(events, holds, keep)
+    return _facts(
+        events,
+        {
+            "views": viewed,
+            "list_views": viewed & F.col("request_id").isNotNull(),
+            "carts": F.col("type") == int(EventType.add_to_cart),
+            "purchases": F.col("type") == int(EventType.checkout),
+        },
+    )
 
 
-def impression_facts(impressions: DataFrame, keep: Sequence[str] = ()) -> DataFrame:
-    """Facts of answers: (time, received, items), one an item that was shown."""
-    shown = impressions.select("time", "received", *keep, F.explode("items").alias("item_id"))
-    return _facts(shown, {"impressions": F.lit(True)}, keep)
+def impression_facts(answers: DataFrame) -> DataFrame:
+    """Facts of answers: (items, at), one an item that was shown."""
+    shown = answers.select("at", F.explode("items").alias("item_id"))
+    return _facts(shown, {"impressions": F.lit(True)})
 
 
-def _facts(frame: DataFrame, holds: Mapping[str, Column], keep: Sequence[str]) -> DataFrame:
-    at = counted(F.col("time"), F.col("received")).alias("at")
+def _facts(frame: DataFrame, holds: Mapping[str, Column]) -> DataFrame:
     columns = [holds.get(name, F.lit(False)).cast("int").alias(name) for name in MEASURES]
-    counts = frame.where(F.length("item_id") > 0).select("item_id", at, *keep, *columns)
+    counts = frame.where(F.length("item_id") > 0).select("item_id", "at", *columns)
     return counts.where(F.greatest(*MEASURES) == 1)
 
 

@@ -25,6 +25,7 @@ from spark_jobs.session import spark_session
 from spark_jobs.sessions import sessions
 from spark_jobs.tables import Staging, read_lake
 from spark_jobs.vectors import VectorOptions, item_vectors, visit_items
+from spark_jobs.windows_job import run_windows
 
 Progress = Callable[[str, int, int], None]
 """(step, steps done, steps in all)."""
@@ -141,6 +142,7 @@ JOBS: dict[str, Callable[[Run], None]] = {
     "activity": run_activity,
     "queries": run_queries,
     "vectors": run_vectors,
+    "windows": run_windows,
 }
 
 

@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from pyspark.errors import PySparkException
@@ -23,12 +24,13 @@ CODE = ("contracts", "spark_jobs")
 LOCAL_PARTITIONS = 4
 
 
-def spark_session(settings: Settings) -> SparkSession:
-    """A running session in UTC. ServiceError when there is no Java or the master does not answer."""
-    if _is_local(settings):
+def spark_session(settings: Settings, more: Mapping[str, str] | None = None) -> SparkSession:
+    """A running session in UTC, with `more` of Spark's own settings. ServiceError when there is no
+    Java or the master does not answer."""
+    if is_local(settings):
         os.environ["PYSPARK_PYTHON"] = sys.executable  # else the workers are the system's Python
     builder = SparkSession.builder.master(settings.spark_master).appName("nextclick")
-    for name, value in _options(settings).items():
+    for name, value in (_options(settings) | dict(more or {})).items():
         builder = builder.config(name, value)
     try:
         spark = builder.getOrCreate()
@@ -37,12 +39,12 @@ def spark_session(settings: Settings) -> SparkSession:
             f"Spark did not start at {settings.spark_master}: {str(error).splitlines()[0]}; it needs "
             "Java 17 or 21: set JAVA_HOME to one, or use ./nextclick, which brings its own"
         ) from error
-    if not _is_local(settings):
+    if not is_local(settings):
         _ship_code(spark)
     return spark
 
 
-def _is_local(settings: Settings) -> bool:
+def is_local(settings: Settings) -> bool:
     return settings.spark_master.startswith("local")
 
 
@@ -58,7 +60,7 @@ def _options(settings: Settings) -> dict[str, str]:
         "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
         "spark.ui.showConsoleProgress": "false",
     }
-    return everywhere | (_local_options(settings) if _is_local(settings) else {})
+    return everywhere | (_local_options(settings) if is_local(settings) else {})
 
 
 def _local_options(settings: Settings) -> dict[str, str]:

@@ -114,6 +114,14 @@ class Files:
             if entry.isDirectory()
         }
 
+    def files(self, path: str, ending: str = "") -> list[str]:
+        """Names of the files in a folder that end so; none where it is not there."""
+        if not self.exists(path):
+            return []
+        entries = self._system.listStatus(self._path(path))
+        names = [entry.getPath().getName() for entry in entries if entry.isFile()]
+        return [name for name in names if name.endswith(ending) and not name.startswith(".")]
+
     def _path(self, path: str) -> Any:
         return self._jvm.org.apache.hadoop.fs.Path(path)
 

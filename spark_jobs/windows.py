@@ -55,6 +55,15 @@ def changes(buckets: DataFrame, after: int, until: int) -> DataFrame:
     return moments.select("entity", "key", "at", *named).where(F.col("at") > after)
 
 
+def touched(buckets: DataFrame, after: int, until: int) -> DataFrame:
+    """Of `buckets` those whose keys have changes in (after, until]: a few, where that is short."""
+    changed = F.lit(False)
+    for delay in (0, *WINDOWS_MS.values()):
+        changed |= (F.col("end") + delay).between(after + 1, until)
+    keys = buckets.where(changed).select("entity", "key").distinct()
+    return buckets.join(keys, ["entity", "key"], "left_semi")
+
+
 def _moments(buckets: DataFrame) -> DataFrame:
     """(entity, key, at, what enters at that moment by measure: 0 where a bucket only leaves)."""
     delays = F.array(*(F.lit(delay).cast("long") for delay in (0, *WINDOWS_MS.values())))
