@@ -11,6 +11,7 @@ import redis.asyncio.cluster
 import redis.cluster
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 
 from contracts.errors import ServiceError
@@ -25,7 +26,8 @@ AsyncClient = redis.asyncio.Redis | redis.asyncio.cluster.RedisCluster
 
 
 def connect(settings: Settings, seconds: float = SECONDS) -> SyncClient:
-    """A client that connects when it is first used; each answer has to come within `seconds`.
+    """A client that connects when it is first used (of a cluster: at once, redis.ConnectionError
+    where it cannot); each answer has to come within `seconds`.
 
     It does not try again by itself, which would take redis-py 20 seconds: callers have a time
     limit, and know whether to repeat.
@@ -38,7 +40,10 @@ def connect_to(config: OnlineConfig, seconds: float = SECONDS) -> SyncClient:
     nodes, options = parse(config.connection, seconds)
     if config.cluster:
         startup = [redis.cluster.ClusterNode(host, port) for host, port in nodes]  # type: ignore[no-untyped-call]
-        return redis.cluster.RedisCluster(startup_nodes=startup, **options)
+        try:
+            return redis.cluster.RedisCluster(startup_nodes=startup, **options)
+        except RedisClusterException as error:  # which redis-py makes no RedisError
+            raise redis.ConnectionError(str(error)) from error
     return redis.Redis(*nodes[0], retry=Retry(NoBackoff(), 0), **options)
 
 

@@ -47,20 +47,24 @@ def down(as_json: bool) -> None:
 @click.command()
 @json_option
 def status(as_json: bool) -> None:
-    """What is live and what runs: address, process, memory, version."""
+    """What is live and what runs: address, process, memory, version; the online store's memory."""
     from contracts.parity import last_parity
+    from feast_engine.memory import lines, memory_use
     from local_stack.show_parity import parity_line
     from local_stack.stack import status as read_status
 
     proved = last_parity(settings())
     document = {
         **read_status(settings()),
+        "memory": memory_use(settings()),
         "parity": None if proved is None else proved.model_dump(),
     }
     if as_json:
         emit(document)
     else:
         _print_status(document)
+        for line in lines(document["memory"]):
+            click.echo(line)
         click.echo(parity_line(proved))
 
 

@@ -85,6 +85,7 @@ def test_status_of_a_stack_that_is_down(tmp_path: Path) -> None:
     document = json.loads(done.stdout)
     assert done.returncode == 0
     assert document["release"] is None
+    assert document["memory"] is None
     names = ["redis", "kafka", "triton", "mlflow", "api", "consumer"]
     assert sorted(service["name"] for service in document["services"]) == sorted(names)
     for service in document["services"]:
