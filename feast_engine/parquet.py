@@ -189,7 +189,7 @@ class ParquetTable:
         parts = []
         with self._open(self.files[file]) as opened:
             for groups in _by_size(opened.metadata, np.flatnonzero(np.diff(edges)).tolist()):
-                whole = opened.read_row_groups(groups, columns=columns)
+                whole = _read(opened, groups, columns)
                 starts = np.cumsum([0, *counts[groups]])  # of the groups in `whole`
                 inside = [
                     places[edges[group] : edges[group + 1]] - firsts[group] + start
@@ -197,6 +197,13 @@ class ParquetTable:
                 ]
                 parts.append(_fitted(whole.take(pa.array(np.concatenate(inside))), schema))
         return parts
+
+
+def _read(file: pq.ParquetFile, groups: list[int], columns: list[str]) -> pa.Table:
+    if columns:
+        return file.read_row_groups(groups, columns=columns)
+    rows = sum(file.metadata.row_group(group).num_rows for group in groups)
+    return pa.table({ROW: pa.nulls(rows)})  # the file is older than these columns
 
 
 def _is_data(inside: str) -> bool:

@@ -32,7 +32,8 @@ _DAY_ONE = datetime(1970, 1, 1, tzinfo=UTC)
 @dataclass(frozen=True)
 class Case:
     """`history`: the files of the table. `name`, `asked`: for a person. `expected`: the features
-    of each asking row, worked out by hand where there is a list, else by `answers`."""
+    of each asking row, worked out by hand where there is a list, else by `answers`. `flag` False:
+    Feast's own stores are asked as by default, without their switch that hides unknown rows."""
 
     entity: pa.Table
     history: tuple[pa.Table, ...]
@@ -40,6 +41,12 @@ class Case:
     name: str = ""
     asked: str = ""
     expected: list[dict[str, Any]] = field(default_factory=list)
+    flag: bool = True
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The history's columns, of all files."""
+        return pa.unify_schemas([table.schema for table in self.history])
 
     def write(self, folder: Path) -> Path:
         """The history as Parquet files, of small row groups."""
@@ -54,7 +61,8 @@ Implementation = Callable[[Case, Path], pa.Table]
 
 def answers(case: Case) -> list[dict[str, Any]]:
     """What is right: for each asking row the features of the row that answers it, or nulls."""
-    history = [row for table in case.history for row in table.to_pylist()]
+    empty = dict.fromkeys(case.rule.features)  # a file may lack a column
+    history = [{**empty, **row} for table in case.history for row in table.to_pylist()]
     return [_answer(row, history, case.rule) for row in case.entity.to_pylist()]
 
 
@@ -180,29 +188,51 @@ STEPS = st.integers(-SPAN, SPAN)
 
 
 @st.composite
-def cases(draw: st.DrawFn, most_keys: int = 2, least_keys: int = 0) -> Case:
+def cases(draw: st.DrawFn) -> Case:
     """Tables with missing and null keys, ties, nulls, late rows, equal times, several keys, time
     zones and maximum ages."""
-    step = draw(st.sampled_from([MICROSECOND, timedelta(seconds=1), timedelta(days=1)]))
-    keys = draw(st.permutations(list(KEYS)))[: draw(st.integers(least_keys, most_keys))]
+    step = draw(STEP)
+    keys = draw(st.permutations(list(KEYS)))[: draw(st.integers(0, len(KEYS)))]
+    rule = draw(rules(keys, step))
+    return Case(draw(asking(keys, step)), draw(histories(rule, step)), rule)
+
+
+@st.composite
+def views(draw: st.DrawFn) -> list[Case]:
+    """The same rows asked of two or three tables, whose keys are some of theirs."""
+    step = draw(STEP)
+    entity = draw(asking(list(KEYS), step))
+    found = []
+    for _ in range(draw(st.integers(2, 3))):
+        keys = draw(st.sets(st.sampled_from(list(KEYS))))
+        rule = draw(rules(sorted(keys), step))
+        found.append(Case(entity, draw(histories(rule, step)), rule))
+    return found
+
+
+STEP = st.sampled_from([MICROSECOND, timedelta(seconds=1), timedelta(days=1)])
+
+
+@st.composite
+def rules(draw: st.DrawFn, keys: Sequence[str], step: timedelta) -> JoinRule:
     features = draw(st.permutations(list(FEATURES)))[: draw(st.integers(1, 3))]
     age = draw(st.none() | st.integers(1, SPAN))
-    rule = JoinRule(
+    return JoinRule(
         {key: key for key in keys},
         tuple(features),
         created=draw(st.sampled_from(["created_timestamp", None])),
         max_age=None if age is None else age * step,
         as_known=draw(st.booleans()),
     )
-    asking, columns = draw(times(step)), {}
+
+
+@st.composite
+def asking(draw: st.DrawFn, keys: Sequence[str], step: timedelta) -> pa.Table:
     rows = draw(st.integers(0, 6))
-    for key in keys:
-        columns[key] = draw(column(KEYS[key], rows))
-    moments = draw(st.lists(st.none() | STEPS, min_size=rows, max_size=rows))
-    entity = pa.table(
-        {**columns, MOMENT: asking.array(moments), ROW: pa.array(range(rows), pa.int64())}
-    )
-    return Case(entity, draw(histories(rule, step)), rule)
+    written = draw(times(step))
+    columns = {key: draw(column(KEYS[key], rows)) for key in keys}
+    columns[MOMENT] = written.array(draw(st.lists(st.none() | STEPS, min_size=rows, max_size=rows)))
+    return pa.table({**columns, ROW: pa.array(range(rows), pa.int64())})
 
 
 @st.composite

@@ -13,10 +13,11 @@ from feast_engine import asof
 from feast_engine.asof import asof_join
 from feast_engine.parquet import ParquetTable
 from tests.feast_engine import oracle
-from tests.feast_engine.oracle import Case, cases, check
+from tests.feast_engine.feast_join import OURS, ask, open_store, through_feast
+from tests.feast_engine.oracle import Case, answers, cases, check, plain, views
 
 RANDOM = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -56,3 +57,28 @@ def test_chunks_and_file_order_change_nothing(folders: pytest.TempPathFactory, c
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(asof, "CHUNK_ROWS", 2)
         check(engine, oracle.reordered(case), folders.mktemp("case") / "history")
+
+
+@settings(RANDOM, max_examples=15)
+@given(cases())
+def test_feast_asked_for_one_view_says_the_same(
+    folders: pytest.TempPathFactory, case: Case
+) -> None:
+    check(through_feast(OURS), case, folders.mktemp("case"))
+
+
+@settings(RANDOM, max_examples=15)
+@given(views())
+def test_feast_asked_for_several_views_says_the_same_of_each(
+    folders: pytest.TempPathFactory, asked: list[Case]
+) -> None:
+    folder = folders.mktemp("case")
+    table = ask(open_store(folder, OURS), asked, folder / "history")
+    entity = asked[0].entity
+    assert table.column_names[: entity.num_columns] == entity.column_names
+    assert table[oracle.ROW].to_pylist() == list(range(entity.num_rows))
+    for place, case in enumerate(asked):
+        expected = answers(case)
+        for name in case.rule.features:
+            got = [plain(value) for value in table[f"view{place}__{name}"].to_pylist()]
+            assert got == [plain(row[name]) for row in expected], (place, name)
