@@ -42,6 +42,31 @@ Place = tuple[int, int]
 
 CLIENT_LOG = logging.getLogger("orchestrator.kafka")
 """Where librdkafka's own lines go; left alone it writes to stderr."""
+QUIET_SECONDS = 10.0
+
+
+class _Brake(logging.Filter):
+    """While Kafka is away each try to connect would be a line: one of a kind at a time is enough.
+    The kind is a line's first word."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind, now = record.getMessage().partition(" ")[0], time.monotonic()
+        if now < self._next.get(kind, 0.0):
+            return False
+        self._next[kind] = now + QUIET_SECONDS
+        return True
+
+
+CLIENT_LOG.addFilter(_Brake())
+
+
+def is_fatal(error: KafkaError) -> bool:
+    """Whether the client that had it is of no more use. Among messages `fatal()` does not tell."""
+    return error.fatal() or error.code() == KafkaError._FATAL
 
 
 class KafkaLog:
@@ -191,7 +216,7 @@ class KafkaLog:
 
     def _notice(self, error: KafkaError) -> None:
         """A producer that has had a fatal error takes no more: the next message gets a new one."""
-        if error.fatal() or error.code() == KafkaError._FATAL:
+        if is_fatal(error):
             CLIENT_LOG.warning("the producer gives up and is made anew: %s", error)
             with self._lock:
                 self._producer = None

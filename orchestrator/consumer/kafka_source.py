@@ -22,7 +22,7 @@ from contracts.events import BACKFILL_HEADER, topic_name
 from contracts.settings import Settings
 from orchestrator.consumer.parsing import TOPICS
 from orchestrator.consumer.ports import Place, Record
-from orchestrator.kafka_log import CLIENT_LOG, CONNECT_MS, REQUEST_MS
+from orchestrator.kafka_log import CLIENT_LOG, CONNECT_MS, REQUEST_MS, is_fatal
 from orchestrator.kafka_topics import ensure_topics
 
 FETCH_BYTES = 4 * 1024 * 1024
@@ -52,7 +52,7 @@ class KafkaSource:
         self._owned: list[TopicPartition] = []
         self._next: dict[tuple[str, int], int] = {}
         self._error: KafkaError | None = None
-        self._away = self._paused = False
+        self._away = self._may_be_paused = False
         self.generation = 0
 
     def before_revoked(self, action: Callable[[], None]) -> None:
@@ -62,9 +62,9 @@ class KafkaSource:
         client = self._connected()
         self._raise_what_was_told(client)
         try:
-            if self._paused:
+            if self._may_be_paused:
                 client.resume(self._owned)
-                self._paused = False
+                self._may_be_paused = False
             # asked for many it would wait for many: one ends the wait, then comes what is here
             messages = client.consume(1, seconds)
         except KafkaException as error:
@@ -73,7 +73,7 @@ class KafkaSource:
             try:
                 messages += client.consume(limit - 1, 0)
             except KafkaException as error:  # the one that came must not be lost
-                self._error = error.args[0]
+                self._note(error.args[0])
         return [self._record(message) for message in messages if self._is_good(message)]
 
     def commit(self, offsets: Mapping[Place, int], mark: str) -> None:
@@ -117,9 +117,8 @@ class KafkaSource:
             time.sleep(seconds)
             return
         try:
-            if not self._paused:
-                self._client.pause(self._owned)
-                self._paused = True
+            self._client.pause(self._owned)
+            self._may_be_paused = True
             # only partitions of a new assignment can bring messages here, and those are rewound
             for message in self._client.consume(1, seconds):
                 self._is_good(message)
@@ -144,6 +143,7 @@ class KafkaSource:
 
     def _assigned(self, _client: Consumer, places: list[TopicPartition]) -> None:
         self._owned = places
+        self._may_be_paused = True  # a pause outlives the loss of a partition
         self.generation += 1
 
     def _revoked(self, _client: Consumer, _places: list[TopicPartition]) -> None:
@@ -159,7 +159,12 @@ class KafkaSource:
         """Of what the client mends by itself only that all brokers are away matters here."""
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._away = True
-        elif error.fatal():
+        elif is_fatal(error):
+            self._note(error)
+
+    def _note(self, error: KafkaError) -> None:
+        """For the next poll to raise; what ends this client outranks what it is ended by."""
+        if self._error is None or is_fatal(error):
             self._error = error
 
     # --- messages and errors -------------------------------------------------------------------
@@ -167,7 +172,8 @@ class KafkaSource:
     def _is_good(self, message: Message) -> bool:
         """An error among messages is raised by the next poll: the messages beside it count."""
         error = message.error()
-        self._error = error or self._error
+        if error is not None:
+            self._note(error)
         return error is None
 
     def _record(self, message: Message) -> Record:
@@ -187,7 +193,7 @@ class KafkaSource:
     def _raise_what_was_told(self, client: Consumer) -> None:
         error, self._error = self._error, None
         if error is not None:
-            if error.fatal():
+            if is_fatal(error):
                 self._begin_anew(client)
             raise self._trouble("reports", error)
         if self._away:
