@@ -328,12 +328,12 @@ def test_what_was_answered_202_is_in_kafka_and_a_503_may_be_repeated(settings: S
         asyncio.run(traffic())
     finally:
         sender.close()
-    assert sender.refused > 0, "the broker was away: the door must have said so"
     stored = stored_events(settings)
     assert len(sender.accepted) == len(set(sender.accepted)) == 1000
-    assert {event.event_id for event in stored} == set(sender.accepted)
+    assert set(sender.accepted) <= {event.event_id for event in stored}
     for session in range(9):  # what came twice counts once
         events = [event for event in stored if event.session_id == f"s{session}"]
         keys = {event.key for event in events}
         assert {event.key for event in fold(SessionState(), events).events} <= keys
         assert len(fold(SessionState(), events).events) == min(100, len(keys))
+    assert sender.refused > 0, "the broker was away: the door must have said so"
