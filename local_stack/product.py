@@ -6,6 +6,7 @@ import sys
 import tomllib
 
 from contracts.settings import ROOT, Settings
+from local_stack.java import ensure_java
 from local_stack.service import BIN, Service, http_call
 
 PROBE_HEADER = {"x-nextclick-probe": "1"}
@@ -28,15 +29,33 @@ def consumer(settings: Settings) -> Service:
         url=f"http://{host}:{port}",
         version=version(),
         needs=("redis", "kafka"),
-        probe=lambda: _probe_consumer(host, port),
+        probe=lambda: _probe_readyz(host, port),
         start_seconds=60.0,
         stop_seconds=20.0,
         hint="it needs Kafka and Redis, and the features applied (feast apply)",
     )
 
 
-def _probe_consumer(host: str, port: int) -> None:
+def _probe_readyz(host: str, port: int) -> None:
     http_call(host, port, "/readyz")
+
+
+def stream(settings: Settings) -> Service:
+    host, port = settings.host, settings.stream_port
+    return Service(
+        name="stream",
+        command=(sys.executable, "-P", "-m", "spark_jobs", "stream"),
+        environment={"JAVA_HOME": str(ensure_java(settings))},
+        folder=settings.home / "stream-run",
+        ports={"stream_port": port},
+        url=f"http://{host}:{port}",
+        version=version(),
+        needs=("redis", "kafka", "consumer"),  # the consumer makes the topics
+        probe=lambda: _probe_readyz(host, port),
+        start_seconds=300.0,  # the first start fetches Spark's Kafka connector, 62 MB
+        stop_seconds=20.0,
+        hint="it needs Java 17 or 21, 1.2 GB of memory and, at its first start, Maven Central",
+    )
 
 
 def api(settings: Settings) -> Service:

@@ -9,7 +9,7 @@ from contracts.settings import Settings
 from local_stack.java import ensure_java
 from local_stack.kafka import kafka
 from local_stack.mlflow import mlflow
-from local_stack.product import api, consumer
+from local_stack.product import api, consumer, stream
 from local_stack.redis import redis
 from local_stack.service import Service
 from local_stack.tools import (
@@ -26,6 +26,7 @@ DEFINITIONS: dict[str, Callable[[Settings], Service]] = {
     "mlflow": mlflow,
     "triton": triton,
     "consumer": consumer,
+    "stream": stream,
     "api": api,
 }
 INFRASTRUCTURE = ("redis", "kafka", "mlflow", "triton")
@@ -43,10 +44,16 @@ def in_order(names: Sequence[str] | None, definitions: Definitions | None = None
     return [name for name in known if names is None or name in names]
 
 
+def default_services(settings: Settings) -> list[str]:
+    """What `up` starts when it is not told: all, the stream where the setting asks for it."""
+    return [name for name in DEFINITIONS if settings.stream or name != "stream"]
+
+
 def bring_tools(settings: Settings, names: Sequence[str], report: Report) -> None:
     """What these services need beyond the product's environment; at once when it is there."""
-    if "kafka" in names:
+    if "kafka" in names or "stream" in names:
         ensure_java(settings)
+    if "kafka" in names:
         ensure_kafka(settings, report)
     if "triton" in names:
         ensure_libpython()

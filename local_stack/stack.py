@@ -20,7 +20,7 @@ from contracts.settings import Settings
 from local_stack import process
 from local_stack.checks import check_disk, check_ports
 from local_stack.logs import begin_log, essence, log_path, read_log
-from local_stack.services import DEFINITIONS, bring_tools, in_order
+from local_stack.services import DEFINITIONS, bring_tools, default_services, in_order
 from local_stack.state import (
     ServiceState,
     Wanted,
@@ -50,11 +50,11 @@ def silent(text: str) -> None:
 
 
 def up(settings: Settings, only: Sequence[str] | None = None, report: Report = silent) -> None:
-    """Start these services (None: all) and wait until each is ready; harmless when they run.
+    """Start these services (None: `default_services`) and wait until each is ready; harmless when they run.
 
     ServiceError says which service does not start, what it said and what to do.
     """
-    names = in_order(only)
+    names = in_order(default_services(settings) if only is None else only)
     bring_tools(settings, names, report)
     settings.home.mkdir(parents=True, exist_ok=True)
     with _one_command(settings, report):
@@ -105,6 +105,8 @@ def status(settings: Settings) -> dict[str, Any]:
     running = process.by_service(settings.home)
     services = []
     for name, define in DEFINITIONS.items():
+        if name not in known and name not in default_services(settings):
+            continue
         service, seen = define(settings), known.get(name, ServiceState())
         services.append(
             {

@@ -77,6 +77,7 @@ class Work:
     messages: int = 0
     rows: int = 0
     seconds: float = 0.0
+    drain_seconds: float = 0.0
     told: int = 0
     alive: float = 0.0
     """When it last got on (monotonic seconds)."""
@@ -130,6 +131,7 @@ class TrendStream:
         """One look into Kafka and all that follows from it."""
         began, start = self._clock(), time.monotonic()
         self._drain()
+        self.work.drain_seconds = time.monotonic() - start
         if not self._stopping.is_set():
             self.advance(began - SETTLE_MS - LATENESS_MS)
         self.work.cycles += 1

@@ -36,6 +36,7 @@ GAUGES = {
     "messages": "Messages read from Kafka.",
     "rows": "Rows written to the online store.",
     "seconds": "Duration of the last cycle, seconds.",
+    "drain_seconds": "Of it, reading what Kafka held.",
     "behind_seconds": "From the last moment of which rows are written to now.",
 }
 _log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class Page:
             return {"ready": False, "stage": "starting", **dict.fromkeys(GAUGES, 0)}
         idle = time.monotonic() - work.alive
         stage = "running" if idle < STALLED_SECONDS else f"no progress for {idle:.0f} s"
-        counts = {name: value for name, value in asdict(work).items() if name in GAUGES}
+        counts = {name: round(value, 3) for name, value in asdict(work).items() if name in GAUGES}
         behind = max(0.0, time.time() - work.told / 1000)
         return {"ready": idle < STALLED_SECONDS, "stage": stage, **counts,
                 "behind_seconds": round(behind, 1)}  # fmt: skip
