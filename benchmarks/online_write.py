@@ -191,12 +191,13 @@ def _by_feast(
 def _compare(client: Any, table: Any, names: list[str]) -> tuple[int, int]:
     """Rows that are there, and cells that differ from the table's, the event time among them."""
     from feast_engine.layout import decode_column, decode_timestamps
-    from feast_engine.roundtrip import Command, exchange
+    from feast_engine.roundtrip import Many, exchange
 
     layout = _layout(names)
     fields = [layout.timestamp, *layout.fields.values()]
     keys = layout.keys(table["item_id"].to_pylist())
-    replies = exchange(client, [Command(b"HMGET", key, fields) for key in keys])
+    pieces = [Many(b"HMGET", keys[place : place + 500], fields) for place in range(0, len(keys), 500)]
+    replies = [row for rows in exchange(client, pieces) for row in rows]
     times, *columns = zip(*replies, strict=True)
     if client.dbsize() != len(keys):
         raise ServiceError(f"{client.dbsize():,} keys are there, expected {len(keys):,}")

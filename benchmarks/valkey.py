@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import tempfile
@@ -40,7 +41,8 @@ def server(settings: Settings) -> Iterator[psutil.Process]:
     if service.prepare is not None:
         service.prepare()
     with (service.folder / "log").open("wb") as log, subprocess.Popen(
-        service.command, cwd=service.folder, stdout=log, stderr=subprocess.STDOUT
+        service.command, cwd=service.folder, env={**os.environ, **service.environment},
+        stdout=log, stderr=subprocess.STDOUT,
     ) as process:  # fmt: skip
         try:
             _await(settings, process)

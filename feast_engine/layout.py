@@ -225,10 +225,21 @@ def _decode_timestamp(cell: Cell) -> int:
 
 
 def _decode_floats(cells: Sequence[Cell]) -> Column:
-    raw = np.frombuffer(b"".join([cell or _NAN for cell in cells]), dtype=np.uint8)
+    whole = _whole(cells, len(_NAN))
+    joined = b"".join([cell or _NAN for cell in cells]) if whole is None else whole
+    raw = np.frombuffer(joined, dtype=np.uint8)
     table = raw.reshape(len(cells), len(_NAN))
     _check_tags(table, DType.float32)
     return np.ascontiguousarray(table[:, 1:]).view("<f4").reshape(-1).astype(np.float32, copy=False)
+
+
+def _whole(cells: Sequence[Any], size: int) -> bytes | None:
+    """All cells in one, where none is missing; each has the size, or is empty or None."""
+    try:
+        joined = b"".join(cells)
+    except TypeError:
+        return None
+    return joined if len(joined) == size * len(cells) else None
 
 
 def _decode_int64s(cells: Sequence[Cell]) -> Column:

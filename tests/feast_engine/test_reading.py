@@ -24,7 +24,8 @@ def read_context(event_time: int, moment: int | None) -> ViewRows:
     """One stored row of `context` and one that is not there, as of a moment."""
     plan = _Plan("shop", [ReadRequest("context", ["s", "t"], ["device"])])
     [device] = encode_column(layout_of("context", "shop").types["device"], [2.0])
-    return plan.rows([[encode_timestamp(event_time), device], [None, None]], moment)[0]
+    replies: list[list[bytes | None]] = [[encode_timestamp(event_time), device], [None, None]]
+    return plan.joined([plan.rows_of(0, replies, moment)])[0]
 
 
 @pytest.mark.parametrize(
@@ -55,11 +56,17 @@ def test_without_a_moment_nothing_is_too_old() -> None:
 def test_requests_for_the_same_keys_share_a_command() -> None:
     keys = ["a", "b"]
     plan = _Plan("shop", [ReadRequest("item_catalogue", keys), ReadRequest("item_activity", keys)])
-    assert len(plan.payload()) == len(keys)
+    [piece] = plan.payload()
+    assert len(piece.keys) == len(keys)
+    names = [layout_of(view, "shop").fields.values() for view in ("item_catalogue", "item_activity")]
+    assert len(piece.arguments) == 2 + sum(map(len, names))
 
 
 def test_no_keys_give_no_rows() -> None:
-    rows = _Plan("shop", [ReadRequest("item_catalogue", [])]).rows([], NOW)[0]
+    plan = _Plan("shop", [ReadRequest("item_catalogue", [])])
+    [piece] = plan.payload()
+    assert not piece.keys
+    rows = plan.joined([plan.rows_of(0, [], NOW)])[0]
     assert {len(column) for column in rows.columns.values()} == {0}
     assert len(rows.status) == len(rows.event_times_ms) == 0
 

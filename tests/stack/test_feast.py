@@ -200,7 +200,7 @@ def test_a_late_event_replaces_a_state_of_the_same_time(shop: Settings, client: 
 
 
 def test_items_outlive_sessions(shop: Settings, client: Any) -> None:
-    assert client.ttl(layout_of("item_catalogue", shop.feast_project).key("plain")) > 86_400 * 300
+    assert client.ttl(layout_of("item_catalogue", shop.feast_project).key("plain")) > 86_400 * 29
 
 
 def test_async_reads_are_the_same_and_keep_their_limit(

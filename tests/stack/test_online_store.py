@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from contracts.errors import UsageError
 from contracts.features import VIEWS, DType, of_view
 from contracts.settings import Settings
+from feast_engine import reader
 from feast_engine.connection import connect, connect_async
 from feast_engine.layout import layout_of
 from feast_engine.reader import OnlineReader, ReadRequest, Status, SyncReader, ViewRows
@@ -170,6 +171,32 @@ def test_asyncio_reads_of_feast_are_the_same(shop: Settings, store: Any, client:
     for view, found in zip(("session", "context"), read_rows, strict=True):
         assert found.status.tolist() == [0, 0, Status.TOO_OLD, Status.MISSING]
         assert_same(view, found, parts(answer))
+
+
+def test_a_read_of_many_and_of_none(shop: Settings, client: Any) -> None:
+    """More rows than go in one piece, in their order; none at all between others."""
+    many = [f"many{number}" for number in range(2 * reader.PIECE + 7)]
+    columns = {"device": [float(n + 1) for n in range(len(many))], "traffic_source": [1.0] * len(many)}
+    OnlineWriter(shop, client).write("context", many, [NOON] * len(many), columns)
+    requests = [
+        ReadRequest("context", ["unknown", *many[::-1]], ["device"]),
+        ReadRequest("session", []),
+        ReadRequest("context", many[:2]),
+    ]
+
+    async def read() -> list[ViewRows]:
+        own = connect_async(shop)
+        try:
+            return await OnlineReader(shop, own).read(requests, NOON)
+        finally:
+            await own.aclose()
+
+    for found in (SyncReader(shop, client).read(requests, NOON), asyncio.run(read())):
+        assert found[0].columns["device"][1:].tolist() == columns["device"][::-1]
+        assert found[0].status.tolist() == [Status.MISSING] + [Status.PRESENT] * len(many)
+        assert found[0].event_times_ms.tolist() == [-1] + [NOON] * len(many)
+        assert len(found[1].status) == 0
+        assert found[2].columns["traffic_source"].tolist() == [1.0, 1.0]
 
 
 def test_full_names_and_stores_own_reads_know_the_age(
