@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from contracts.errors import ServiceError
 from contracts.events import Topic
@@ -83,6 +86,51 @@ def test_bytes_in_flight_are_bounded(log: KafkaLog, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(kafka_log, "MAX_BYTES", 1024)
     log.send(Topic.events, "s", b"x" * 600)
     assert "no more fit" in str(log.send(Topic.events, "s", b"x" * 600).exception(timeout=1))
+
+
+class Exhausted:
+    """A producer that has had a fatal error: it takes nothing more."""
+
+    made: ClassVar[list[Exhausted]] = []
+
+    def __init__(self, *_given: object, **_named: object) -> None:
+        self.made.append(self)
+
+    def produce(self, *_given: object, **_named: object) -> None:
+        raise KafkaException(KafkaError(KafkaError._FATAL, "fatal, says the fake"))
+
+    def poll(self, seconds: float) -> int:
+        time.sleep(min(seconds, 0.01))
+        return 0
+
+    def flush(self, seconds: float) -> int:
+        return 0
+
+    def purge(self) -> None: ...
+
+
+def test_after_a_fatal_error_the_next_message_gets_a_producer_that_works(
+    log: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(kafka_log, "Producer", Exhausted)
+        refused = log.send(Topic.events, "s", b"{}")
+        assert "fatal, says the fake" in str(refused.exception(timeout=1))
+    assert len(Exhausted.made) == 1
+    accepted = log.send(Topic.events, "s", b"{}")
+    assert not accepted.done()
+
+
+def test_of_lines_of_a_kind_one_at_a_time_is_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    def passes(text: str) -> bool:
+        return brake.filter(logging.LogRecord("kafka", logging.ERROR, "", 0, text, (), None))
+
+    brake = kafka_log._Brake()
+    said = ["FAIL no connection", "FAIL again", "SESSTMOUT expelled", "FAIL and again"]
+    assert [passes(text) for text in said] == [True, False, True, False]
+    later = time.monotonic() + 60
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert passes("FAIL a minute later")
 
 
 def test_a_closed_log_says_so(log: KafkaLog) -> None:
