@@ -20,6 +20,7 @@ from contracts.events import Event, Topic, parse_event, topic_name
 from contracts.session import SessionState, fold
 from contracts.settings import Settings
 from local_stack import stack
+from local_stack.lag import Lag
 from orchestrator.consumer.kafka_source import KafkaSource
 from orchestrator.consumer.ports import Record
 from orchestrator.events_door import EventsDoor
@@ -150,6 +151,18 @@ def test_staying_alive_takes_no_message_and_loses_none(
     taken += take(source, 6000 - len(taken))
     assert numbers(taken) == list(range(6000))
     assert in_order(taken)
+
+
+def test_the_lag_is_what_was_sent_and_not_committed(
+    settings: Settings, log: KafkaLog, sources: Callable[[], KafkaSource]
+) -> None:
+    source, lag = joined(sources()), Lag(settings)
+    assert lag.messages() == 0
+    fill(log, 30)
+    taken = take(source, 20)
+    assert lag.messages() == 30
+    source.commit({(r.topic, r.partition): r.offset + 1 for r in taken}, MARK)
+    assert lag.messages() == 10
 
 
 def test_what_is_told_of_the_past_says_so(
