@@ -8,6 +8,7 @@ NAMES = {
     "consume": "Events a second from Kafka into the online store and the lake.",
     "online-read": "Features of many items from the online store, beside Feast's own read.",
     "online-write": "Rows a second into the online store, beside Feast's own store.",
+    "join": "Point-in-time joins of the offline store, beside Feast's duckdb store.",
     "serve": "Latency and CPU of POST /v1/recommend under an open-loop load.",
 }
 """Name of each benchmark (and of its module) and what it measures."""
