@@ -12,6 +12,7 @@ import functools
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -39,6 +40,8 @@ ROOM_SECONDS = 0.005
 
 Place = tuple[int, int]
 """Partition and offset of a message that Kafka has acknowledged."""
+_Told = Callable[[KafkaError | None, Message], None]
+_BACKFILL: list[tuple[str, str | bytes | None]] = [(BACKFILL_HEADER, b"")]
 
 CLIENT_LOG = logging.getLogger("orchestrator.kafka")
 """Where librdkafka's own lines go; left alone it writes to stderr."""
@@ -86,7 +89,7 @@ class KafkaLog:
         delivery_ms: int | None = None,
     ) -> None:
         self._servers = settings.kafka
-        self._prefix = settings.topic_prefix
+        self._names = {topic: topic_name(settings.topic_prefix, topic) for topic in Topic}
         self._patience, self._linger_ms = patience, linger_ms
         self._delivery_ms = delivery_ms or DELIVERY_MS
         self._lock = threading.Lock()  # of all below
@@ -105,29 +108,15 @@ class KafkaLog:
         """
         future: Future[Place] = Future()
         future.set_running_or_notify_cancel()  # it cannot be called off
-        name = topic_name(self._prefix, topic)
-        put = functools.partial(
-            self._open().produce,
-            name,
-            value,
-            None if key is None else key.encode(),
-            on_delivery=functools.partial(self._settle, future, name),
-            headers=[(BACKFILL_HEADER, b"")] if backfill else None,
-        )
-        deadline = Deadline(self._patience)
-        while True:
-            try:
-                put()
-            except BufferError:
-                if not deadline.expired():
-                    time.sleep(ROOM_SECONDS)
-                    continue
-                self._fail(future, self._full())
-            except KafkaException as refused:
-                error: KafkaError = refused.args[0]
-                self._notice(error)
-                self._fail(future, self._not_stored(name, len(value), error))
-            return future
+        settle = functools.partial(self._settle, future)
+        if refused := self._produce(topic, key, value, backfill, settle):
+            future.set_exception(ServiceError(refused))
+        return future
+
+    def put(self, topic: Topic, key: str | None, value: bytes, backfill: bool = False) -> None:
+        """As `send`, but only `flush` tells what was not stored: for many messages, since the
+        future of a message costs ten times as much as the message."""
+        self._produce(topic, key, value, backfill, self._count)
 
     def flush(self, seconds: float) -> None:
         """Wait until everything sent is stored. ServiceError when it is not within `seconds`, or
@@ -155,6 +144,29 @@ class KafkaLog:
             thread = self._thread
         if thread is not None:
             thread.join(5.0)
+
+    def _produce(
+        self, topic: Topic, key: str | None, value: bytes, backfill: bool, told: _Told
+    ) -> str:
+        """Hand a message to the client, which will call `told`; else why it was not taken."""
+        producer, name = self._open(), self._names[topic]
+        headers = _BACKFILL if backfill else None
+        encoded = None if key is None else key.encode()
+        deadline: Deadline | None = None
+        while True:
+            try:
+                producer.produce(name, value, encoded, on_delivery=told, headers=headers)
+            except BufferError:
+                deadline = deadline or Deadline(self._patience)
+                if not deadline.expired():
+                    time.sleep(ROOM_SECONDS)
+                    continue
+                return self._failed_with(self._full())
+            except KafkaException as refused:
+                error: KafkaError = refused.args[0]
+                self._notice(error)
+                return self._failed_with(self._not_stored(name, len(value), error))
+            return ""
 
     def _open(self) -> Producer:
         with self._lock:
@@ -200,19 +212,25 @@ class KafkaLog:
         producer.purge()
         producer.flush(1.0)  # what was purged gets its answer too
 
-    def _settle(
-        self, future: Future[Place], topic: str, error: KafkaError | None, message: Message
-    ) -> None:
+    def _settle(self, future: Future[Place], error: KafkaError | None, message: Message) -> None:
         if error is None:
             future.set_result((message.partition() or 0, message.offset() or 0))
         else:
-            self._fail(future, self._not_stored(topic, len(message.value() or b""), error))
+            future.set_exception(ServiceError(self._lost(error, message)))
 
-    def _fail(self, future: Future[Place], why: str) -> None:
+    def _count(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._lost(error, message)
+
+    def _lost(self, error: KafkaError, message: Message) -> str:
+        size = len(message.value() or b"")
+        return self._failed_with(self._not_stored(message.topic() or "", size, error))
+
+    def _failed_with(self, why: str) -> str:
         with self._lock:
             self._failed += 1
             self._first_error = self._first_error or why
-        future.set_exception(ServiceError(why))
+        return why
 
     def _notice(self, error: KafkaError) -> None:
         """A producer that has had a fatal error takes no more: the next message gets a new one."""

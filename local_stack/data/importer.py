@@ -20,7 +20,6 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,9 +64,9 @@ Report = Callable[[str, int, int], None]
 class Sink(Protocol):
     """Where messages go (`orchestrator.kafka_log.KafkaLog`)."""
 
-    def send(
+    def put(
         self, topic: Topic, key: str | None, value: bytes, backfill: bool = False
-    ) -> Future[tuple[int, int]]: ...
+    ) -> None: ...
 
     def flush(self, seconds: float) -> None:
         """Wait until all is stored; an error when something was not."""
@@ -294,7 +293,7 @@ class _Run:
         self._refuse_repeat(event, row["shared_id"])
         self._tell_product(event, row)
         self._tell_price(event)
-        self._sink.send(Topic.events, event.session_id, event.to_json(), backfill=True)
+        self._sink.put(Topic.events, event.session_id, event.to_json(), backfill=True)
         self._remember(event, row["shared_id"])
 
     def _refuse_repeat(self, event: Event, shared: bool) -> None:
@@ -325,7 +324,7 @@ class _Run:
             product = parse_product(
                 {"item_id": event.item_id, "time": event.time, **news}, self._now
             )
-            self._sink.send(Topic.products, event.item_id, product.to_json(), backfill=True)
+            self._sink.put(Topic.products, event.item_id, product.to_json(), backfill=True)
             self._products[event.item_id] = known | news
             self._summary.products += 1
 
@@ -335,7 +334,7 @@ class _Run:
         if self._prices.get(event.item_id) != event.price:
             fields = {"item_id": event.item_id, "time": event.time, "price": event.price}
             change = parse_price(fields, self._now)
-            self._sink.send(Topic.prices, event.item_id, change.to_json(), backfill=True)
+            self._sink.put(Topic.prices, event.item_id, change.to_json(), backfill=True)
             self._prices[event.item_id] = event.price
             self._summary.prices += 1
 

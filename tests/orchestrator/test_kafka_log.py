@@ -31,7 +31,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def log(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[KafkaLog]:
-    monkeypatch.setattr(kafka_log, "DELIVERY_MS", 500)
+    monkeypatch.setattr(kafka_log, "DELIVERY_MS", 1000)
     log = KafkaLog(settings)
     yield log
     log.close(0)
@@ -52,6 +52,9 @@ def test_flush_tells_what_was_not_stored(log: KafkaLog) -> None:
     with pytest.raises(ServiceError, match="1 messages did not reach Kafka"):
         log.flush(5)
     log.flush(0)  # told once
+    log.put(Topic.events, None, b"{}")
+    with pytest.raises(ServiceError, match="1 messages did not reach Kafka"):
+        log.flush(5)
 
 
 def test_what_found_no_room_is_told_by_flush_too(
