@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from contracts.deadline import Deadline
 from contracts.errors import ServiceError
 from contracts.events import Event, Topic, parse_event, topic_name
 from contracts.session import SessionEvent, SessionState, fold
@@ -63,9 +64,10 @@ def topic_messages(settings: Settings, topic: Topic) -> dict[tuple[int, int], by
         left = sum(client.get_watermark_offsets(each, timeout=READ_SECONDS)[1] for each in places)
         client.assign(places)
         found: dict[tuple[int, int], bytes] = {}
+        deadline = Deadline(READ_SECONDS)
         while len(found) < left:
-            batch = client.consume(10_000, READ_SECONDS)
-            if not batch:
+            batch = client.consume(10_000, 0.2)
+            if deadline.expired():
                 raise ServiceError(f"{name}: {len(found)} of {left} messages came")
             for message in batch:
                 if message.error() is None:

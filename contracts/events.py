@@ -25,7 +25,8 @@ from pydantic import (
 )
 
 from contracts.errors import InvalidEvent
-from contracts.fields import Id, Milliseconds, Price, Text
+from contracts.fields import MAX_COUNT, Id, Milliseconds, Price, Text
+from contracts.wire import event_validator
 
 SCHEMA_VERSION = 1
 SESSION_IDLE = timedelta(minutes=30)
@@ -158,7 +159,7 @@ class Event(_Message):
     position: int | None = Field(
         None,
         ge=0,
-        le=1_000_000,
+        le=MAX_COUNT,
         description="Place of the item in the listing it was shown in, from 0.",
     )
     device: Annotated[Device, _named(Device)] = Field(
@@ -169,7 +170,7 @@ class Event(_Message):
     )
     price: Price | None = Field(None, description="Price that was shown or paid.")
     quantity: int | None = Field(
-        None, ge=1, le=1_000_000, description="Pieces put into the cart or bought."
+        None, ge=1, le=MAX_COUNT, description="Pieces put into the cart or bought."
     )
     query: Text | None = Field(None, description="Words of a search.")
     request_id: Id | None = Field(
@@ -330,7 +331,22 @@ def parse_event(raw: Mapping[str, Any] | bytes, now_ms: int) -> Event:
 
     `now_ms`: the receiver's clock; an event may lie at most `CLOCK_SKEW` after it.
     """
+    event = _written_by_us(raw) if isinstance(raw, bytes) else None
+    if event is not None and event.time <= now_ms + _CLOCK_SKEW_MS:
+        return event
     return _parse(Event, raw, now_ms)
+
+
+def _written_by_us(raw: bytes) -> Event | None:
+    """The event of bytes as `Event.to_json` writes them; None: not so, or not a good one."""
+    try:
+        event: Event = _WIRE.validate_json(raw)
+    except ValidationError:
+        return None
+    return None if event.item_id is None and event.type in ITEM_TYPES else event
+
+
+_WIRE = event_validator(Event, EventType, Device, TrafficSource)
 
 
 def parse_product(raw: Mapping[str, Any] | bytes, now_ms: int) -> Product:

@@ -10,6 +10,12 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 MAX_ID = 256
 """Longest id, in characters."""
+MAX_TEXT = 2000
+MAX_PRICE = 1e12
+MAX_COUNT = 1_000_000
+"""Largest place in a listing, and most pieces."""
+YEAR_2200 = 7_258_118_400_000
+"""Milliseconds since 1970: times lie before it."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]").search
 
@@ -38,17 +44,16 @@ def to_milliseconds(value: object) -> int:
     if isinstance(value, datetime):
         zoned = value if value.tzinfo else value.replace(tzinfo=UTC)
         value = (zoned - _EPOCH) // timedelta(milliseconds=1)
-    if not 0 <= value < _YEAR_2200:  # nan and infinities fail too
+    if not 0 <= value < YEAR_2200:  # nan and infinities fail too
         raise ValueError("must lie between the years 1970 and 2199")
     return int(value)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_YEAR_2200 = 7_258_118_400_000
 
 Milliseconds = Annotated[int, BeforeValidator(to_milliseconds, json_schema_input_type=int | str)]
 Id = Annotated[
     str, Field(min_length=1, max_length=MAX_ID, strict=True), AfterValidator(_plain_text)
 ]
-Text = Annotated[str, Field(max_length=2000, strict=True), AfterValidator(_plain_text)]
-Price = Annotated[float, Field(ge=0, allow_inf_nan=False, le=1e12)]
+Text = Annotated[str, Field(max_length=MAX_TEXT, strict=True), AfterValidator(_plain_text)]
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False, le=MAX_PRICE)]

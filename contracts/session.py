@@ -39,11 +39,15 @@ class SessionEvent(NamedTuple):
 
     @classmethod
     def of(cls, event: Event, offset: int = -1) -> SessionEvent:
-        position = -1 if event.position is None else event.position
+        place = event.position
         return cls(
-            event.time, event.key, int(event.type), event.item_id or "", position,
+            event.time, event.key, int(event.type), event.item_id or "", -1 if place is None else place,
             int(event.device), int(event.source), offset,
         )  # fmt: skip
+
+
+STATE = tuple(f"event_{name}" for name in SessionEvent._fields)
+"""The lists of a state in the view `session`."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +65,14 @@ class SessionState:
 
     def columns(self) -> dict[str, Any]:
         """The state as features of the view `session`: the lists `event_*`, and its version."""
-        lists: dict[str, Any] = {
-            f"event_{name}": [getattr(event, name) for event in self.events]
-            for name in SessionEvent._fields
-        }
-        return {"session_version": self.version, **lists}
+        lists = map(list, zip(*self.events, strict=True)) if self.events else ([] for _ in STATE)
+        columns: dict[str, Any] = dict(zip(STATE, lists, strict=True))
+        return {"session_version": self.version, **columns}
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Sequence[Any]]) -> SessionState:
         """Inverse of `columns`; ValueError when the lists differ in length."""
-        lists = [columns[f"event_{name}"] for name in SessionEvent._fields]
+        lists = [columns[name] for name in STATE]
         return cls(tuple(SessionEvent(*row) for row in zip(*lists, strict=True)))
 
 
@@ -104,7 +106,9 @@ def visit(state: SessionState, moment: int) -> tuple[SessionEvent, ...]:
     Events after the moment are left out; a pause of over 30 minutes, also between the last event
     and the moment, ends a visit.
     """
-    known = [event for event in state.events if event.time <= moment]
+    known: Sequence[SessionEvent] = state.events
+    if known and known[-1].time > moment:
+        known = [event for event in known if event.time <= moment]
     start, end = len(known), moment
     while start and end - known[start - 1].time <= IDLE_MS:
         start -= 1

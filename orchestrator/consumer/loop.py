@@ -33,17 +33,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 from contracts.errors import ServiceError
-from contracts.events import Event
+from contracts.events import DeadLetter, Event
 from orchestrator.consumer import intents
 from orchestrator.consumer.buffer import LakeBuffer, Limits
 from orchestrator.consumer.dead_letters import DeadLetters
 from orchestrator.consumer.health import Health, Metrics
-from orchestrator.consumer.parsing import Parsed, parse
+from orchestrator.consumer.parsing import TOPICS, Parsed, parse
 from orchestrator.consumer.ports import LakeTables, Log, Record, Source, States
 from orchestrator.consumer.sessions import Sessions
 from orchestrator.consumer.storing import AtOnce, Storing
@@ -166,7 +165,8 @@ class Consumer:
         if events:
             self._patiently(lambda: self._apply(events))  # 3 to 5
         self.metrics.batch_seconds.observe(time.monotonic() - began)
-        for letter in filter(None, (p.refused for p in parsed)):
+        letters = [p for p in parsed if isinstance(p.message, DeadLetter)]
+        for letter in filter(None, (p.refused for p in letters)):
             self._letters.add(letter)  # 6
             self.metrics.refused.labels(letter.reason).inc()
         self._buffer.add(parsed, time.monotonic())
@@ -182,7 +182,7 @@ class Consumer:
         self._check(self._states.life())
 
     def _check(self, life: str) -> None:
-        if life != self._life:
+        if life != self._life != "":
             _log.warning("the online store has restarted: going back to the committed offsets")
             self._generation = 0  # the next poll begins anew
             raise _Interrupted
@@ -270,8 +270,10 @@ class Consumer:
         self._next_ping = time.monotonic() + PING_SECONDS
 
     def _count(self, parsed: Sequence[Parsed]) -> None:
-        for topic, number in Counter(p.record.topic for p in parsed).items():
-            self.metrics.consumed.labels(topic.value).inc(number)
+        topics = [p.record.topic for p in parsed]
+        for topic in TOPICS:
+            if number := topics.count(topic):
+                self.metrics.consumed.labels(topic.value).inc(number)
 
     def _note(self) -> None:
         health = self.health

@@ -10,7 +10,7 @@ from typing import Any
 import redis
 
 from contracts.features import of_view
-from contracts.session import SessionEvent, SessionState, session_features, visit
+from contracts.session import STATE, SessionState, session_features, visit
 from contracts.settings import Settings
 from feast_engine.config import online_config
 from feast_engine.connection import SECONDS, SyncClient, connect, unreachable
@@ -21,7 +21,7 @@ from orchestrator.consumer import durability
 _log = logging.getLogger(__name__)
 VIEWS = ("session", "context")
 Columns = dict[str, list[Any]]
-_STATE = tuple(f"event_{name}" for name in SessionEvent._fields)
+_NAMES = {view: tuple(feature.name for feature in of_view(view)) for view in VIEWS}
 
 
 def rows(states: Mapping[str, SessionState]) -> tuple[list[str], list[int], dict[str, Columns]]:
@@ -29,18 +29,16 @@ def rows(states: Mapping[str, SessionState]) -> tuple[list[str], list[int], dict
 
     A row holds as of the session's newest event: features are those of the visit at that time.
     """
-    sessions = list(states)
-    times = [states[session].events[-1].time for session in sessions]
-    values = [
-        session_features(visit(states[session], time))
-        for session, time in zip(sessions, times, strict=True)
+    times = [state.events[-1].time for state in states.values()]
+    every = [
+        {**state.columns(), **session_features(visit(state, time))}
+        for state, time in zip(states.values(), times, strict=True)
     ]
-    lists = [states[session].columns() for session in sessions]
-    every = [{**state, **features} for state, features in zip(lists, values, strict=True)]
     columns = {
-        view: {f.name: [row[f.name] for row in every] for f in of_view(view)} for view in VIEWS
+        view: {name: [row[name] for row in every] for name in names}
+        for view, names in _NAMES.items()
     }
-    return sessions, times, columns
+    return list(states), times, columns
 
 
 class FeastStates:
@@ -56,9 +54,9 @@ class FeastStates:
     def read(self, sessions: Sequence[str]) -> list[SessionState]:
         _, reader, _ = self._connected()
         # as of 1970 nothing is too old: the state holds former visits too
-        [found] = reader.read([ReadRequest("session", sessions, _STATE)], moment_ms=0)
+        [found] = reader.read([ReadRequest("session", sessions, STATE)], moment_ms=0)
         return [
-            SessionState.from_columns({name: found.columns[name][row] for name in _STATE})
+            SessionState.from_columns({name: found.columns[name][row] for name in STATE})
             for row in range(len(sessions))
         ]
 

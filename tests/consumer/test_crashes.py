@@ -87,6 +87,8 @@ def survive(world: World, background: ThreadPoolExecutor | None = None) -> int:
         except Crash:
             continue
         world.fault = lambda _number, _name: None
+        if background is not None:
+            background.submit(int).result()  # stores of the dead have come to an end
         drain(consumer(world), world)  # takes over what the last one left
         return deaths
     raise AssertionError("none came through")

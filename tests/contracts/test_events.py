@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import InvalidEvent
@@ -225,3 +225,78 @@ def test_products_and_prices() -> None:
     assert price == PriceChange(item_id="i", time=5, price=None, available=False)
     with pytest.raises(InvalidEvent, match="available"):
         parse_price({"item_id": "i", "time": 5, "available": "no"}, NOW)
+
+
+spellings = st.fixed_dictionaries(
+    {},
+    optional={
+        "session_id": st.sampled_from(["s", "", "x" * 256, "x" * 257, "\x01", "é", 5, None]),
+        "type": st.sampled_from(["click", "search", "heartbeat", "CLICK", 3, None]),
+        "time": st.sampled_from([0, NOW, NOW + 299_999, NOW + 300_001, NOW * 10, -1, 1.5, "2023-01-01", True, None, 2**70]),
+        "item_id": st.sampled_from(["i", "", "\x7f", None, 3]),
+        "event_id": st.sampled_from(["e", "", None, "x" * 300]),
+        "position": st.sampled_from([0, 1_000_000, 1_000_001, -1, "5", 2.0, None, True]),
+        "device": st.sampled_from(["app", "unknown", "fridge", 0, None]),
+        "source": st.sampled_from(["email", 1, None]),
+        "price": st.sampled_from([0, 1, 2.5, -1, 1e13, "3", None, float("nan"), float("inf"), 10**400]),
+        "quantity": st.sampled_from([1, 0, 1_000_000, "2", None]),
+        "query": st.sampled_from(["red", "", "\n", "x" * 2001, None, 1]),
+        "request_id": st.sampled_from(["r", "", None]),
+        "more": st.just(1),
+    },
+)  # fmt: skip
+
+
+def outcome(raw: dict[str, Any] | bytes) -> object:
+    try:
+        event = parse_event(raw, NOW)
+    except InvalidEvent as error:
+        return error.as_dict()
+    return event, event.model_fields_set
+
+
+@settings(max_examples=500)
+@given(spellings, st.booleans())
+def test_what_we_wrote_ourselves_is_parsed_as_by_the_rules(fields: dict[str, Any], whole: bool) -> None:
+    """JSON bytes take a quicker way than a mapping, with the same outcome."""
+    base = {"session_id": "s", "type": "click", "time": NOW, "item_id": "i", "event_id": "e"}
+    given_fields = {**base, **fields} if whole else fields
+    raw = json.dumps(given_fields).encode()
+    assert repr(outcome(raw)) == repr(outcome(json.loads(raw)))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"session_id":"a","session_id":"b","type":"search","time":1,"event_id":"x"}',
+        b'\xef\xbb\xbf{"session_id":"a","type":"search","time":1,"event_id":"x"}',
+        b'{"session_id":"\\ud800","type":"search","time":1,"event_id":"x"}',
+        b'{"session_id":"a","type":"search","time":1,"event_id":"x"} more',
+        '{"session_id":"a","type":"search","time":1,"event_id":"x"}'.encode("utf-16"),
+    ],
+)  # fmt: skip
+def test_odd_bytes_have_the_same_outcome_too(raw: bytes) -> None:
+    try:
+        expected = outcome(json.loads(raw))
+    except ValueError:
+        expected = InvalidEvent(Reason.not_json, "", raw, "a JSON object in UTF-8").as_dict()
+    assert repr(outcome(raw)) == repr(expected)
+
+
+def test_the_quick_way_knows_every_field_and_is_taken() -> None:
+    from contracts import events
+
+    full = {
+        "session_id": "s", "type": "click", "time": NOW, "item_id": "i", "event_id": "e", "position": 1,
+        "device": "app", "source": "email", "price": 1.5, "quantity": 1, "query": "q", "request_id": "r",
+    }  # fmt: skip
+    assert full.keys() == Event.model_fields.keys()
+    event = parse_event(full, NOW)
+    assert events._written_by_us(event.to_json()) == event
+
+
+def test_a_time_in_the_future_is_refused_on_the_quick_way_too() -> None:
+    latest = parse_event({**CLICK, "event_id": "e", "time": NOW + 300_000}, NOW).to_json()
+    assert parse_event(latest, NOW).time == NOW + 300_000
+    with pytest.raises(InvalidEvent, match="a time not after"):
+        parse_event(latest, NOW - 1)

@@ -6,7 +6,7 @@ from itertools import pairwise
 from math import isnan
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.events import EventType, parse_event
@@ -26,9 +26,14 @@ HEARTBEAT = int(EventType.heartbeat)
 
 
 def event(
-    time: int, key: int, item: str = "", kind: EventType = EventType.click, position: int = -1
+    time: int,
+    key: int,
+    item: str = "",
+    kind: EventType = EventType.click,
+    position: int = -1,
+    offset: int = -1,
 ) -> SessionEvent:
-    return SessionEvent(time, key, int(kind), item, position, 0, 0)
+    return SessionEvent(time, key, int(kind), item, position, 0, 0, offset)
 
 
 events = st.builds(
@@ -43,6 +48,20 @@ many = st.integers(KEPT_EVENTS - 5, KEPT_EVENTS + 60).flatmap(
         lambda times: [event(time, key) for key, time in enumerate(times)]
     )
 )
+
+
+# as a partition tells them: times that jump to and fro and stand still, ids that come again with the
+# same or another content, far more than are kept
+told = st.lists(
+    st.builds(
+        event,
+        st.integers(0, 3) | st.integers(0, 10**6) | st.integers(0, 5).map(lambda n: n * IDLE_MS),
+        st.integers(0, 3 * KEPT_EVENTS),
+        st.sampled_from(["a", "b"]),
+        st.sampled_from([EventType.click, EventType.item_view, EventType.heartbeat]),
+    ),
+    max_size=3 * KEPT_EVENTS,
+).map(lambda events: [one._replace(offset=place) for place, one in enumerate(events)])
 
 
 def folded(*batches: list[SessionEvent]) -> SessionState:
@@ -72,6 +91,52 @@ def test_also_when_there_are_more_than_are_kept(
     shuffled = data.draw(st.permutations(given_))
     cut = data.draw(st.integers(0, len(shuffled)))
     assert folded(shuffled[:cut], shuffled[cut:], shuffled).events == newest
+
+
+@settings(max_examples=40)
+@given(st.data(), told)
+def test_whatever_is_told_any_order_and_any_repetition_ends_in_the_same_state(
+    data: st.DataObject, given_: list[SessionEvent]
+) -> None:
+    once = folded(given_)
+    shuffled = given_ + given_[::3]
+    data.draw(st.randoms(use_true_random=False)).shuffle(shuffled)
+    cut = data.draw(st.integers(0, len(shuffled)))
+    assert folded(shuffled[:cut], shuffled[cut:]) == once
+    assert folded(once.events[::-1], given_[cut:]) == once  # type: ignore[arg-type]  # any sequence does
+    assert len(once.events) <= KEPT_EVENTS
+    assert folded(given_) == once  # pure: nothing of it was changed
+
+
+@settings(max_examples=40)
+@given(st.data(), told)
+def test_versions_grow_with_every_change_and_stay_at_a_repeat(
+    data: st.DataObject, given_: list[SessionEvent]
+) -> None:
+    """Also after a crash, when messages come again from some earlier place."""
+    state, states = SessionState(), [SessionState()]
+    for one in given_:
+        before, state = state, fold(state, [one])
+        changed = state != before
+        assert state.version == (one.offset if changed else before.version)
+        newest = [found.events[-1].time if found.events else -1 for found in (before, state)]
+        assert newest[0] <= newest[1]  # else the online store would refuse it
+        assert fold(state, [one]) == state
+        states.append(state)
+    place = data.draw(st.integers(0, len(given_)))
+    committed = data.draw(st.integers(0, place))
+    again = states[place]
+    for one in given_[committed:place]:
+        again = fold(again, [one])
+        assert again == states[place]
+    assert folded(list(again.events), given_[place:]) == state
+
+
+def test_of_one_id_told_twice_the_later_counts_and_of_the_same_the_first_place() -> None:
+    early, late = event(1, 7, offset=5), event(2, 7, offset=3)
+    assert folded([early, late]).events == folded([late, early]).events == (late,)
+    again = late._replace(offset=9)
+    assert folded([again, late]).events == folded([late, again]).events == (late,)
 
 
 @given(st.lists(events, max_size=20), st.lists(st.integers(0, 10**6), max_size=200))
