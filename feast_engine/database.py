@@ -17,6 +17,7 @@ from contracts.errors import ServiceError, UsageError
 MEMORY_SHARE = 4
 """Without a limit given, DuckDB takes this part of the machine's memory, and `LEAST_MEMORY`."""
 LEAST_MEMORY = 1 << 30
+STOP_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Limits:
 def open_database(limits: Limits) -> Iterator[Any]:
     """A DuckDB connection in memory; what it spilled is gone afterwards.
 
-    UsageError for limits it does not take, ServiceError when the time is up or memory and
-    temporary folder are full.
+    UsageError for limits it does not take, ServiceError when the time is up, when memory and
+    temporary folder are full, and for files that cannot be read.
     """
     import duckdb
 
@@ -45,10 +46,10 @@ def open_database(limits: Limits) -> Iterator[Any]:
             connection = duckdb.connect(config=_settings(limits, folder))
         except duckdb.Error as error:
             raise UsageError(f"offline_store: DuckDB does not take these limits: {error}") from None
-        late = threading.Event()
-        timer = threading.Timer(limits.seconds, _stop, (connection, late))
-        timer.daemon = True
-        timer.start()
+        late, done = threading.Event(), threading.Event()
+        watch = threading.Thread(target=_watch, args=(connection, limits.seconds, late, done))
+        watch.daemon = True
+        watch.start()
         try:
             yield connection
         except duckdb.InterruptException:
@@ -62,14 +63,21 @@ def open_database(limits: Limits) -> Iterator[Any]:
             raise ServiceError(
                 f"the join does not fit: raise offline_store.memory_limit or free the disk: {error}"
             ) from None
+        except (duckdb.IOException, duckdb.InvalidInputException) as error:
+            raise ServiceError(f"the join could not read or spill: {error}") from error
         finally:
-            timer.cancel()
+            done.set()
+            watch.join()
             connection.close()
 
 
-def _stop(connection: Any, late: threading.Event) -> None:
+def _watch(connection: Any, seconds: float, late: threading.Event, done: threading.Event) -> None:
+    """When the time is up, stop what runs, again and again: between two queries nothing does."""
+    if done.wait(seconds):
+        return
     late.set()
-    connection.interrupt()
+    while not done.wait(STOP_SECONDS):
+        connection.interrupt()
 
 
 def _settings(limits: Limits, folder: str) -> dict[str, Any]:

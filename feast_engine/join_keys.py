@@ -83,8 +83,8 @@ def _comparable(column: pa.ChunkedArray, kind: pa.DataType, name: str) -> pa.Chu
         return pa.chunked_array([pa.nulls(len(column), kind)])
     if pa.types.is_integer(kind):
         return _whole_numbers(column, name)
-    if _is_text(kind) and _is_text(column.type):
-        return column.cast(pa.large_string())
+    if _is_text(kind) != _is_text(column.type):
+        raise _unlike(name, column.type, kind)
     try:
         return column.cast(kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
