@@ -7,7 +7,7 @@ from importlib import import_module
 
 import click
 
-from benchmarks import NAMES
+from benchmarks import MODULES, NAMES
 from contracts.errors import NextclickError
 
 
@@ -20,7 +20,7 @@ class Benchmarks(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in NAMES:
             return None
-        module = cmd_name.replace("-", "_")
+        module = MODULES.get(cmd_name, cmd_name.replace("-", "_"))
         command: click.Command = import_module(f"benchmarks.{module}").COMMAND
         return command
 

@@ -27,24 +27,27 @@ JOBS = ("clean", "sessions", "catalogue", "activity")
 
 @dataclass(frozen=True)
 class Proof:
-    """What a run of the proof asks for."""
+    """What a run of the proof asks for. offline: tables that were made before; keep: a new folder
+    for those that are made, which else are deleted in the end."""
 
     selection: Selection
     lag_ms: int
-    threshold: float
-    examples: int
+    threshold: float = 0.0
+    examples: int = 3
+    offline: str | None = None
+    keep: Path | None = None
 
 
-def prove(
-    settings: Settings, proof: Proof, offline: str | None, progress: StepProgress
-) -> ParityReport:
-    """Make the tables (or take those in `offline`), compare, keep the report as the last one."""
+def prove(settings: Settings, proof: Proof, progress: StepProgress) -> ParityReport:
+    """Make the tables, compare, keep the report as the last one."""
     from monitoring import parity
 
     with _scratch(settings) as folder:
-        tables = offline or _tables(settings, folder, progress)
-        if offline:
+        if proof.offline:
             progress.skip(1)
+            tables = proof.offline
+        else:
+            tables = _tables(settings, str(proof.keep or folder / "offline"), progress)
         with progress.step("feast apply, over these tables"):
             read = reader(settings, tables, folder)
         with progress.step("served rows beside recomputed ones"):
@@ -64,9 +67,8 @@ def _scratch(settings: Settings) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _tables(settings: Settings, folder: Path, progress: StepProgress) -> str:
-    """A folder of offline tables of all that the lake holds."""
-    offline = str(folder / "offline")
+def _tables(settings: Settings, offline: str, progress: StepProgress) -> str:
+    """Offline tables of all that the lake holds, in that folder."""
     # what senders' clocks say of the future was served too
     until = datetime.now(UTC) + CLOCK_SKEW + timedelta(seconds=1)
     with progress.step("Spark: the offline tables anew, from the lake"):

@@ -56,6 +56,11 @@ def add_to(cli: click.Group) -> None:
     "--offline",
     help="Offline tables that were made from the lake before; without it they are made anew.",
 )
+@click.option(
+    "--keep",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Leave the tables that are made in this folder, for --offline.",
+)
 @json_option
 def parity(
     since: str | None,
@@ -66,6 +71,7 @@ def parity(
     threshold: float,
     examples: int,
     offline: str | None,
+    keep: Path | None,
     as_json: bool,
 ) -> None:
     """Compute every served feature again from the lake and compare it cell by cell.
@@ -82,9 +88,9 @@ def parity(
     begin = _hours_ago(hours) if hours is not None else _moment("--since", since, 0)
     selection = Selection(begin, _moment("--until", until, 1 << 62), sample)
     _check_folder(offline)
-    proof = Proof(selection, lag_ms, threshold, examples)
+    proof = Proof(selection, lag_ms, threshold, examples, offline, keep and keep.absolute())
     with StepProgress(STEPS) as progress:
-        report = prove(settings(), proof, offline, progress)
+        report = prove(settings(), proof, progress)
     emit(report.as_dict()) if as_json else click.echo(parity_text(report))
     sys.exit(report.exit_code)
 
