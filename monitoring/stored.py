@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from contracts.features import VIEWS, of_view
 from contracts.session import SessionEvent, SessionState
 from contracts.tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP, Offline
+from feast_engine.expiry import FOR_SALE, GONE
 from feast_engine.publications import Publication
 from monitoring.lake import dataset
 from monitoring.served import NO_ROW
@@ -222,6 +223,14 @@ class ItemRead:
     reason: Reason | None
 
 
+class _Times(NamedTuple):
+    """Of an item's rows: from when each holds, since when it is known, whether it can be bought."""
+
+    event: npt.NDArray[np.int64]
+    known: npt.NDArray[np.int64]
+    for_sale: npt.NDArray[np.bool_]
+
+
 @dataclass
 class ItemTable:
     """A stored item view: its rows' times, and which of them was online.
@@ -233,9 +242,7 @@ class ItemTable:
     database: Any
     view: str
     records: Sequence[Publication]
-    _rows: dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = field(
-        default_factory=dict
-    )
+    _rows: dict[str, _Times] = field(default_factory=dict)
 
     def load(self, items: Iterable[str]) -> None:
         """Read the times of these items' rows, where they were not read before."""
@@ -246,20 +253,25 @@ class ItemTable:
             return
         address = f"{self.offline.rstrip('/')}/{self.view}"
         columns = {"item_id": "string", EVENT_TIMESTAMP: "timestamp", CREATED_TIMESTAMP: "timestamp"}
+        tells = any(feature.name == FOR_SALE for feature in of_view(self.view))
+        columns |= {FOR_SALE: "int64"} if tells else {}
         none = np.empty(0, dtype=np.int64)
-        self._rows |= dict.fromkeys(new, (none, none))
+        self._rows |= dict.fromkeys(new, _Times(none, none, none.astype(bool)))
         self.database.register("asked", pa.table({"item_id": pa.array(new, pa.string())}))
         self.database.register("history", dataset(address, _schema(columns)))
-        for item, times, known in self.database.execute(_TIMES).fetchall():
-            self._rows[item] = np.array(times, np.int64), np.array(known, np.int64)
+        query = _TIMES.format(FOR_SALE if tells else "1")
+        for item, times, known, sale in self.database.execute(query).fetchall():
+            self._rows[item] = _Times(
+                np.array(times, np.int64), np.array(known, np.int64), np.array(sale, np.bool_)
+            )
 
     def version(self, item: str, moment: int) -> int:
         """Event time of the newest row that counts as of the moment; `NO_ROW` for none."""
-        times, known = self._rows[item]
-        counts = times <= moment
+        rows = self._rows[item]
+        counts = rows.event <= moment
         if VIEWS[self.view].as_known:
-            counts &= known <= moment
-        return int(times[counts].max(initial=NO_ROW))
+            counts &= rows.known <= moment
+        return int(rows.event[counts].max(initial=NO_ROW))
 
     def read(self, item: str, logged: int | None, time: int, online: Published) -> ItemRead:
         """Judge the read of an item's row. logged: the version that was read; None: not told, as
@@ -268,18 +280,27 @@ class ItemTable:
         for version, at in expected:
             if version == logged:
                 return ItemRead(version, None if version == NO_ROW else at, None)
+            if logged == NO_ROW and self._gone(item, version, at):
+                return ItemRead(NO_ROW, None, None)
         if online.certain is None and logged in (NO_ROW, None):
             return ItemRead(NO_ROW, None, None)
         version, at = expected[0] if expected else (NO_ROW, online.certain or 0)
         reason = None if logged is None else self._reason(item, logged, version, time)
         return ItemRead(version, None if version == NO_ROW else at, reason)
 
+    def _gone(self, item: str, version: int, moment: int) -> bool:
+        """Whether the row tells that the item was not for sale for so long that nobody renews it
+        online (`feast_engine.expiry`)."""
+        rows = self._rows[item]
+        sold_out = not rows.for_sale[rows.event == version].all()
+        return sold_out and version < moment - GONE // timedelta(milliseconds=1)
+
     def _young(self, item: str, moment: int, time: int) -> int:
         version = self.version(item, moment)
         return NO_ROW if version == NO_ROW or too_old(self.view, version, time) else version
 
     def _reason(self, item: str, logged: int, expected: int, time: int) -> Reason:
-        if logged == NO_ROW or logged not in self._rows[item][0]:
+        if logged == NO_ROW or logged not in self._rows[item].event:
             return Reason.missing
         if too_old(self.view, logged, time):
             return Reason.age
@@ -287,5 +308,5 @@ class ItemTable:
 
 
 _TIMES = f"""SELECT item_id, list({_MS.format(EVENT_TIMESTAMP)}),
-        list(coalesce({_MS.format(CREATED_TIMESTAMP)}, {1 << 62}))
+        list(coalesce({_MS.format(CREATED_TIMESTAMP)}, {1 << 62})), list(coalesce({{}}, 1) <> 0)
     FROM history SEMI JOIN asked USING (item_id) GROUP BY item_id"""  # noqa: S608

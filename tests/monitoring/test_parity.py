@@ -172,6 +172,18 @@ def test_an_item_row_that_is_gone_online_is_missing(shop: ProvenShop) -> None:
     assert found(shop.prove()) == all_for(ACTIVITY, "missing")
 
 
+@pytest.mark.parametrize(("days", "reasons"), [(29, {"missing"}), (31, set())])
+def test_an_item_that_was_not_for_sale_for_long_may_be_gone_online(
+    shop: ProvenShop, days: int, reasons: set[str]
+) -> None:
+    row = {**catalogue_row("i04", NOON - days * DAY - 60 * MINUTE, 5.0), "available": 0}
+    others = [each for each in shop.offline["item_catalogue"] if each["item_id"] != "i04"]
+    shop.offline["item_catalogue"] = [*others, row]
+    del shop.online.rows["item_catalogue"]["i04"]
+    shop.ask(NOON, session_id="s", k=30)
+    assert found(shop.prove()).get("price", set()) == reasons
+
+
 def test_a_row_that_nobody_made_is_missing_offline(shop: ProvenShop) -> None:
     row = {**activity_row("i04", MIDNIGHT + MINUTE), "views_7d": 1.0}
     shop.online.rows["item_activity"]["i04"] = row
