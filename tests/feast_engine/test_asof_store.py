@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -255,15 +257,38 @@ def big(folder: Path, rows: int) -> tuple[pa.Table, ParquetTable]:
     )
 
 
+@contextmanager
+def spilled(folder: Path) -> Iterator[list[int]]:
+    """The most bytes that were seen in a folder."""
+    most, done = [0], threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.002):
+            with suppress(OSError):  # a file that went meanwhile
+                files = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+                most[0] = max(most[0], sum(files))
+
+    watch = threading.Thread(target=look)
+    watch.start()
+    try:
+        yield most
+    finally:
+        done.set()
+        watch.join()
+
+
 BIG = JoinRule({"key": "key"}, ("value",), created=None)
 
 
 def test_a_join_that_does_not_fit_into_memory_spills(tmp_path: Path) -> None:
     entity, table = big(tmp_path, 300_000)
-    (tmp_path / "spill").mkdir()
-    small = Limits(memory="24MB", folder=tmp_path / "spill", threads=1)
-    assert asof_join(entity, table, BIG, limits=small)["value"].equals(entity["key"])
-    assert list((tmp_path / "spill").iterdir()) == []
+    spill = tmp_path / "spill"
+    spill.mkdir()
+    small = Limits(memory="24MB", folder=spill, threads=1)
+    with spilled(spill) as most:
+        assert asof_join(entity, table, BIG, limits=small)["value"].equals(entity["key"])
+    assert most[0] > 1_000_000
+    assert list(spill.iterdir()) == []
 
 
 def test_a_join_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
