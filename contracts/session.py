@@ -20,7 +20,7 @@ from contracts.events import INTEREST_TYPES, SESSION_IDLE, Event, EventType
 KEPT_EVENTS = 100
 """Events of a session that are remembered; features count at most these."""
 IDLE_MS = SESSION_IDLE // timedelta(milliseconds=1)
-_FOLDED_TYPES = frozenset(EventType) - {EventType.heartbeat}
+_FOLDED_TYPES = frozenset(int(kind) for kind in EventType if kind is not EventType.heartbeat)
 
 
 class SessionEvent(NamedTuple):
@@ -67,7 +67,7 @@ class SessionState:
         """The state as features of the view `session`: the lists `event_*`, and its version."""
         lists = map(list, zip(*self.events, strict=True)) if self.events else ([] for _ in STATE)
         columns: dict[str, Any] = dict(zip(STATE, lists, strict=True))
-        return {"session_version": self.version, **columns}
+        return {"session_version": max(columns["event_offset"], default=-1), **columns}
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Sequence[Any]]) -> SessionState:
@@ -120,7 +120,7 @@ def items_of(events: Sequence[SessionEvent]) -> list[str]:
     """Items the visitor showed interest in, oldest first, the same item in a row once."""
     items: list[str] = []
     for event in events:
-        if event.type in INTEREST_TYPES and (not items or items[-1] != event.item):
+        if event.type in _INTEREST and (not items or items[-1] != event.item):
             items.append(event.item)
     return items
 
@@ -138,26 +138,35 @@ def session_features(events: Sequence[SessionEvent]) -> dict[str, float]:
         "session_events": len(events),
         "session_items": len(items),
         "session_distinct_items": len(set(items)),
-        "session_searches": types.count(EventType.search),
-        "session_carts": types.count(EventType.add_to_cart),
-        "session_purchases": types.count(EventType.checkout),
+        "session_searches": types.count(_SEARCH),
+        "session_carts": types.count(_ADD_TO_CART),
+        "session_purchases": types.count(_CHECKOUT),
         "session_duration": times[-1] - times[0] if times else _NAN,
         "session_mean_gap": sum(gaps) / len(gaps) if gaps else _NAN,
         "session_last_gap": gaps[-1] if gaps else _NAN,
         "session_last_position": _last_position(events),
-        "device": _last_known(event.device for event in events),
-        "traffic_source": _last_known(event.source for event in events),
+        "device": _last_known([event.device for event in events]),
+        "traffic_source": _last_known([event.source for event in events]),
     }
 
 
 _NAN = float("nan")
+# plain numbers: the consumer does this for every event, and members of an enum compare slowly
+_SEARCH, _ADD_TO_CART, _CHECKOUT = (
+    int(EventType.search), int(EventType.add_to_cart), int(EventType.checkout),
+)  # fmt: skip
+_INTEREST = frozenset(int(kind) for kind in INTEREST_TYPES)
 
 
 def _last_position(events: Sequence[SessionEvent]) -> float:
-    known = [event.position for event in events if event.position >= 0]
-    return known[-1] if known else _NAN
+    for event in reversed(events):
+        if event.position >= 0:
+            return event.position
+    return _NAN
 
 
-def _last_known(codes: Iterable[int]) -> int:
-    known = [code for code in codes if code]
-    return known[-1] if known else 0
+def _last_known(codes: Sequence[int]) -> int:
+    for code in reversed(codes):
+        if code:
+            return code
+    return 0

@@ -119,7 +119,7 @@ class Settings(BaseModel):
         "nextclick-consumer", description="Consumer group of the event consumer."
     )
     consumer_batch: int = Field(
-        2000, ge=1, le=100_000, description="Messages at most that the consumer takes at a time."
+        8000, ge=1, le=100_000, description="Messages at most that the consumer takes at a time."
     )
 
     # the way of a request: milliseconds

@@ -76,6 +76,8 @@ def drain(running: Consumer, world: World) -> None:
         running.step()
         if all(world.committed.get(p, 0) == len(v) for p, v in world.messages.items()):
             return
+        if running._storing is not None:
+            running._storing.done(0.05)
     raise AssertionError(f"not committed: {world.committed}")
 
 
