@@ -84,7 +84,7 @@ def kill_redis(settings: Settings) -> int:
         supervisor.suspend()
     try:
         _kill(settings, "redis")
-        return _cut(settings.home / "redis")
+        return cut_unconfirmed(settings.home / "redis")
     finally:
         for supervisor in supervisors:
             supervisor.resume()
@@ -117,8 +117,9 @@ def _kill(settings: Settings, name: str) -> None:
         time.sleep(0.02)
 
 
-def _cut(folder: Path) -> int:
-    """Truncate the newest append-only file behind its last fence (`orchestrator.consumer.durability`)."""
+def cut_unconfirmed(folder: Path) -> int:
+    """Truncate the newest append-only file of a dead Redis behind its last fence
+    (`orchestrator.consumer.durability`), as a power cut may: so many bytes."""
     files = sorted(folder.glob("appendonlydir/*.incr.aof"), key=lambda file: file.stat().st_mtime)
     if not files:
         raise ServiceError(f"{folder} has no append-only file")

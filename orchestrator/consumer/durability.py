@@ -17,7 +17,7 @@ from contracts.errors import ServiceError
 from feast_engine.connection import SyncClient
 
 SECONDS = 10.0
-"""Time limit of one try; with `everysec` it takes up to a second."""
+"""Time limit of one try. Measured with `everysec`: 0.1 s when idle, up to a second under load."""
 FENCE_SECONDS = 3600
 _TAGS = 100_000
 """Key tags that are tried until each shard of a cluster has one: a few for each shard do."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import fs
 
 from contracts.errors import ServiceError
 from contracts.events import Topic
@@ -16,6 +17,7 @@ from orchestrator.consumer.buffer import LakeBuffer, Limits
 from orchestrator.consumer.lake import DAY_MS, ParquetLake, schema_of
 from orchestrator.consumer.parsing import Parsed, parse
 from orchestrator.consumer.ports import Record
+from tests.consumer.lake_suite import check_lake
 
 NIGHT = 19_676 * DAY_MS  # 2023-11-15T00:00 UTC
 
@@ -37,6 +39,18 @@ def test_rows_lie_in_the_folder_of_their_day(tmp_path: Path) -> None:
     assert [file.parent.name for file in files] == ["day=2023-11-14", "day=2023-11-15"]
     assert [pq.ParquetFile(file).read()["time"].to_pylist() for file in files] == [[NIGHT - 1], [NIGHT]]  # fmt: skip
     assert [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")] == []
+
+
+def test_a_lake_in_a_folder_keeps_what_was_committed_and_nothing_else(tmp_path: Path) -> None:
+    check_lake(ParquetLake(str(tmp_path)), fs.LocalFileSystem(), str(tmp_path))
+
+
+def test_what_a_killed_writer_left_half_goes_with_its_file(tmp_path: Path) -> None:
+    half = tmp_path / "prices/day=2023-11-15/.x.123.tmp"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"PAR1")
+    ParquetLake(str(tmp_path)).delete(["prices/day=2023-11-15/x.parquet"])
+    assert not half.exists()
 
 
 def test_a_lake_that_cannot_be_written_is_a_service_error(tmp_path: Path) -> None:
