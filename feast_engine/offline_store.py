@@ -5,7 +5,9 @@ Every row that is asked for comes back once, in its place, with its own columns.
 counts by the rule of `feast_engine.join_rule`: as known at the time, unless the view has the tag
 `as_known: "false"`. Feast's argument `filter_by_created_timestamp=True` hides unknown rows of all
 views of a call, whatever their tags; False, Feast's default, leaves each view its own rule. Where
-Feast names a source and no view (materialize), the registry's view of that source decides.
+Feast names a source and no view (materialize), the registry's view of that source decides. Feast's
+own batch engine asks for the newest rows only with `materialization_config.pull_latest_features:
+true` and else picks them from all rows by itself; `feast_engine.batch_engine` always asks.
 """
 
 from __future__ import annotations

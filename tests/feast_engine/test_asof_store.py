@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feast import FeatureStore
+from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, ValueType
 from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.feature_logging import LoggingConfig
 from feast.infra.offline_stores.file_source import FileLoggingDestination, SavedDatasetFileStorage
 from feast.infra.offline_stores.offline_utils import get_offline_store_from_config
+from feast.types import Float32, String
 
 from contracts.errors import ServiceError, UsageError
 from feast_engine.asof import asof_join
@@ -204,6 +205,31 @@ def test_own_columns_stay_and_are_not_overwritten(tmp_path: Path) -> None:
         asked(store, price=[1.0]).to_df()
 
 
+def test_columns_and_keys_may_be_named_otherwise(tmp_path: Path) -> None:
+    """In the files `id` and `p`; one view asked under two names, each with a key of its own."""
+    store = open_store(tmp_path, OURS)
+    pq.write_table(ROWS.rename_columns({"item_id": "id", "price": "p"}), tmp_path / "rows.parquet")
+    source = FileSource(
+        name="rows",
+        path="rows.parquet",
+        timestamp_field="event_timestamp",
+        created_timestamp_column="created_timestamp",
+        field_mapping={"id": "item_id", "p": "price"},
+    )
+    item = Entity(name="item", join_keys=["item_id"], value_type=ValueType.STRING)
+    fields = [Field(name="item_id", dtype=String), Field(name="price", dtype=Float32)]
+    view = FeatureView(name="prices", entities=[item], schema=fields, source=source)
+    renamed = [
+        view.with_name(name).with_join_key_map({"item_id": f"{name}_id"}) for name in ("from", "to")
+    ]
+    service = FeatureService(name="ways", features=renamed)
+    store.apply([item, view, service])
+    frame = pd.DataFrame({"from_id": ["a"], "to_id": ["b"], "event_timestamp": [NOON]})
+    with quiet():
+        rows = store.get_historical_features(frame, service, full_feature_names=True).to_df()
+    assert rows[["from__price", "to__price"]].to_numpy().tolist() == [[1.0, 5.0]]
+
+
 @pytest.mark.parametrize(
     ("frame", "told"),
     [
@@ -315,4 +341,3 @@ def test_the_store_is_found_by_its_name(tmp_path: Path) -> None:
     assert isinstance(store, FeatureStore)
     found = get_offline_store_from_config(store.config.offline_store)
     assert f"{type(found).__module__}.{type(found).__name__}" == OURS
-    assert datetime.now(UTC) - NOON > timedelta(days=-3650)
