@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.session import KEPT_EVENTS, SessionState, fold
+from contracts.events import Device, Event, EventType, TrafficSource
+from contracts.session import KEPT_EVENTS, SessionEvent, SessionState
 from contracts.tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP, OFFLINE_COLUMNS, Offline
 from orchestrator.consumer.online import VIEWS, rows
+from orchestrator.consumer.ports import States
+from orchestrator.consumer.sessions import Sessions
 from spark_jobs.sessions import session_rows
 from spark_jobs.walk import Told, arrow_schema
 from tests.spark_jobs.told import BEAT, CART, CLICK, MINUTE, PROPERTY, SEARCH, VIEW, messages, told
@@ -57,29 +60,52 @@ def test_a_session_keeps_its_newest_events_and_what_is_older_makes_no_version() 
     assert len(found[-1]["event_item"]) == KEPT_EVENTS
 
 
-def online(sent: Sequence[Told]) -> list[tuple[int, int, dict[str, Any]]]:
-    """(event time, known, values by name) as the consumer writes them, message by message."""
-    state = SessionState()
-    written: list[tuple[int, int, dict[str, Any]]] = []
-    for known, event, _ in sent:
-        state = fold(state, [event])
-        if not state.events:
-            continue
-        _, [time], columns = rows({"s": state})
+class Online:
+    """What the consumer writes online: (event time, values by name), each as text."""
+
+    def __init__(self) -> None:
+        self.state = SessionState()
+        self.written: list[tuple[int, str]] = []
+
+    def read(self, sessions: Sequence[str]) -> list[SessionState]:
+        return [self.state for _ in sessions]
+
+    def write(self, states: Mapping[str, SessionState]) -> None:
+        self.state = states["s"]
+        _, [time], columns = rows(states)
         values = {name: column[0] for view in VIEWS for name, column in columns[view].items()}
-        if not written or repr(written[-1][2]) != repr(values):
-            written.append((time, known, values))
-    return written
+        self.written.append((time, repr(sorted(values.items()))))
+
+
+
+def event_of(told: Told) -> Event:
+    event = told.event
+    return Event.model_construct(
+        event_id=str(event.key), session_id="s", type=EventType(event.type), time=event.time,
+        item_id=event.item or None, position=None, device=Device(event.device),
+        source=TrafficSource(event.source),
+    )  # fmt: skip
 
 
 @PROPERTY
 @given(messages())
 def test_the_table_is_what_the_consumer_writes_message_by_message(sent: list[Told]) -> None:
+    """Each message in a batch of its own; when one makes no row, the consumer writes nothing."""
+    online = Online()
+    consumer = Sessions(cast("States", online))
+    told, expected = [], []
+    for known, event, _ in sent:
+        message = event_of(Told(known, event))
+        consumer.apply([(message, event.offset)])
+        told.append(Told(known, SessionEvent.of(message, event.offset)))
+        expected += [(known, *row) for row in online.written]
+        online.written.clear()
     found = [
-        (*(round(minute * MINUTE) for minute in minutes(row)), _values(row))
-        for row in session_rows("s", sent)
+        (round(created * MINUTE), round(event * MINUTE), repr(sorted(_values(row).items())))
+        for row in session_rows("s", told)
+        for event, created in [minutes(row)]
     ]
-    assert repr(found) == repr([(*times, _values(row)) for *times, row in online(sent)])
+    assert found == expected
 
 
 def _values(row: dict[str, Any]) -> dict[str, Any]:
