@@ -7,6 +7,8 @@ Redis Cluster, where keys lie on several servers, takes redis-py's pipeline.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -57,7 +59,7 @@ async def exchange_async(
             yield await _by_pipeline_async(client, piece)
         return
     pool = cast(Any, client.connection_pool)
-    connection = await pool.get_connection()
+    connection = await _connected(pool)
     try:
         for send, read in _turns(pieces):
             for piece in send:
@@ -68,6 +70,28 @@ async def exchange_async(
         raise
     finally:
         await pool.release(connection)
+
+
+async def _connected(pool: Any) -> Any:
+    """A connection of the pool. One that is being made when the caller's time runs out goes on
+    being made, for a later caller: else a server that once took longer than a caller's budget to
+    greet would never be reached again, each caller beginning anew."""
+    made = asyncio.ensure_future(pool.get_connection())
+    try:
+        return await asyncio.shield(made)
+    except asyncio.CancelledError:
+        kept = asyncio.ensure_future(_give_back(pool, made))
+        _kept.add(kept)  # asyncio itself holds tasks but weakly
+        kept.add_done_callback(_kept.discard)
+        raise
+
+
+_kept: set[asyncio.Future[None]] = set()
+
+
+async def _give_back(pool: Any, made: asyncio.Future[Any]) -> None:
+    with contextlib.suppress(redis.RedisError, OSError, asyncio.CancelledError):
+        await pool.release(await made)
 
 
 def _turns(pieces: Sequence[Many]) -> Iterator[tuple[list[Many], Many]]:
