@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from contracts.errors import ServiceError
 from contracts.events import Topic, topic_name
 from contracts.settings import Settings
+from local_stack.service import http_json
 
 if TYPE_CHECKING:
     from confluent_kafka import TopicPartition
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 Place = tuple[str, int]
 """Topic by its full name, and partition."""
 Report = Callable[[str, int, int], None]
-CONSUMED = (Topic.events, Topic.products, Topic.prices, Topic.impressions, Topic.served)
+CONSUMED = tuple(Topic)
 QUESTION_SECONDS = 10.0
 STANDSTILL_SECONDS = 60.0
 """So long without progress means that the consumer is stuck, not slow."""
@@ -77,6 +78,22 @@ class Lag:
             (place.topic, place.partition): answer.result(QUESTION_SECONDS + 1).offset
             for place, answer in answers.items()
         }
+
+
+def behind(settings: Settings) -> dict[str, int] | None:
+    """What the running consumer says of itself: messages that it has not taken yet (`lag`), and
+    taken ones whose rows wait for the next store (`waiting_for_lake`). None: it is not ready."""
+    try:
+        facts = http_json(settings.host, settings.consumer_port, "/readyz")
+    except (OSError, ServiceError, ValueError):
+        return None
+    return {name: int(facts[name]) for name in ("lag", "waiting_for_lake")}
+
+
+def behind_line(found: dict[str, int] | None) -> str:
+    if found is None:
+        return "consumer: not ready"
+    return f"consumer: {found['lag']:,} messages behind, {found['waiting_for_lake']:,} wait for the lake"
 
 
 def wait_until_consumed(settings: Settings, report: Report) -> None:

@@ -47,15 +47,18 @@ def down(as_json: bool) -> None:
 @click.command()
 @json_option
 def status(as_json: bool) -> None:
-    """What is live and what runs: address, process, memory, version; the online store's memory."""
+    """What is live and what runs: address, process, memory, version; how far the consumer is
+    behind; the online store's memory."""
     from contracts.parity import last_parity
     from feast_engine.memory import lines, memory_use
+    from local_stack.lag import behind, behind_line
     from local_stack.show_parity import parity_line
     from local_stack.stack import status as read_status
 
     proved = last_parity(settings())
     document = {
         **read_status(settings()),
+        "consumer": behind(settings()),
         "memory": memory_use(settings()),
         "parity": None if proved is None else proved.model_dump(),
     }
@@ -63,6 +66,7 @@ def status(as_json: bool) -> None:
         emit(document)
     else:
         _print_status(document)
+        click.echo(behind_line(document["consumer"]))
         for line in lines(document["memory"]):
             click.echo(line)
         click.echo(parity_line(proved))

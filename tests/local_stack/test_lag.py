@@ -1,24 +1,22 @@
-"""The consumer's distance when Kafka is away; with Kafka: tests/stack/test_kafka.py."""
+"""What the status says of the consumer."""
 
 from __future__ import annotations
 
-import socket
-from pathlib import Path
-
-import pytest
-
-from contracts.errors import ServiceError
 from contracts.settings import Settings
-from local_stack import lag
+from local_stack.lag import behind, behind_line
+from orchestrator.consumer.health import Health, Metrics, serve
 
 
-def test_a_kafka_that_is_away_is_a_service_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lag, "QUESTION_SECONDS", 0.5)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        kafka = f"127.0.0.1:{free.getsockname()[1]}"
-    settings = Settings.model_validate({"home": tmp_path, "kafka": kafka})
-    with pytest.raises(ServiceError, match=r"does not tell how far .*\(\./nextclick status\)"):
-        lag.Lag(settings).messages()
+def test_how_far_the_consumer_is_behind_is_what_its_page_says() -> None:
+    health = Health(joined=True, redis=True, lag=1234, waiting_for_lake=5)
+    page = serve("127.0.0.1", 0, health, Metrics())
+    try:
+        found = behind(Settings.model_validate({"consumer_port": page.server_address[1]}))
+        assert found == {"lag": 1234, "waiting_for_lake": 5}
+        assert behind_line(found) == "consumer: 1,234 messages behind, 5 wait for the lake"
+        health.joined = False
+        assert behind(Settings.model_validate({"consumer_port": page.server_address[1]})) is None
+    finally:
+        page.shutdown()
+        page.server_close()
+    assert behind_line(None) == "consumer: not ready"
