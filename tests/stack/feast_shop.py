@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import strategies as st
 
 from contracts.candidates import SOURCES, CandidateSet
@@ -92,6 +95,17 @@ def session_rows() -> list[dict[str, Any]]:
             times = {"event_timestamp": at, "created_timestamp": at}
             rows.append({"session_id": session, **times, **known.columns(), **features})
     return rows
+
+
+@contextlib.contextmanager
+def feast_at(moment_ms: int) -> Iterator[None]:
+    """Feast's online reads are as of now: this is now."""
+    from feast_engine import online_store
+
+    with pytest.MonkeyPatch.context() as patched:
+        moment = datetime.fromtimestamp(moment_ms / 1000, UTC)
+        patched.setattr(online_store, "now", lambda: moment)
+        yield
 
 
 def write_table(offline: str, table: Offline, rows: list[dict[str, Any]]) -> None:

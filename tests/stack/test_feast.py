@@ -40,6 +40,7 @@ from tests.stack.feast_shop import (
     STATES,
     activity_rows,
     catalogue_rows,
+    feast_at,
     pair_inputs,
     session_rows,
     session_writes,
@@ -95,7 +96,7 @@ def pushed(shop: Settings, client: Any) -> None:
 
 
 def feast_online(store: Any, view: str, key: str, ids: list[str]) -> dict[str, list[Any]]:
-    with quiet_feast():
+    with quiet_feast(), feast_at(NOON):
         answer: dict[str, list[Any]] = store.get_online_features(
             features=[f"{view}:{feature.name}" for feature in of_view(view)],
             entity_rows=[{key: entity} for entity in ids],
@@ -328,7 +329,7 @@ def assert_pairs(answer: Any, expected: dict[str, np.ndarray[Any, Any]], at: int
 def test_feast_computes_the_pair_features_online(store: Any, pushed: None) -> None:
     frame, expected = pair_inputs(NOON)
     assert expected["times_in_session"].max() == 2
-    with quiet_feast():
+    with quiet_feast(), feast_at(NOON):
         answer = store.get_online_features(
             features=store.get_feature_service(FEATURE_SERVICE),
             entity_rows=frame.to_dict("records"),

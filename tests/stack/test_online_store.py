@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import math
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from feast_engine.layout import layout_of
 from feast_engine.reader import OnlineReader, ReadRequest, Status, SyncReader, ViewRows
 from feast_engine.store import apply, open_store, quiet_feast
 from feast_engine.writer import OnlineWriter
-from tests.stack.feast_shop import NOON, written
+from tests.stack.feast_shop import NOON, feast_at, written
 from tests.stack.lone_redis import lone_redis
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Feast's and its libraries' own
@@ -55,17 +54,6 @@ def client(shop: Settings) -> Iterator[Any]:
         yield client
 
 
-@contextlib.contextmanager
-def at(moment_ms: int) -> Iterator[None]:
-    """Feast's now."""
-    from feast_engine import online_store
-
-    with pytest.MonkeyPatch.context() as patched:
-        moment = datetime.fromtimestamp(moment_ms / 1000, UTC)
-        patched.setattr(online_store, "now", lambda: moment)
-        yield
-
-
 def request_of(view: str, ids: list[str]) -> dict[str, Any]:
     [key] = VIEWS[view].join_keys
     return {
@@ -88,7 +76,7 @@ def parts(answer: Any) -> Answer:
 
 
 def feasts(store: Any, view: str, ids: list[str], moment_ms: int) -> Answer:
-    with quiet_feast(), at(moment_ms):
+    with quiet_feast(), feast_at(moment_ms):
         return parts(store.get_online_features(**request_of(view, ids)))
 
 
@@ -166,7 +154,7 @@ def test_asyncio_reads_of_feast_are_the_same(shop: Settings, store: Any, client:
             await own.aclose()
             await store.close()
 
-    with quiet_feast(), at(NOON):
+    with quiet_feast(), feast_at(NOON):
         answer, read_rows = asyncio.run(read())
     for view, found in zip(("session", "context"), read_rows, strict=True):
         assert found.status.tolist() == [0, 0, Status.TOO_OLD, Status.MISSING]
@@ -203,7 +191,7 @@ def test_full_names_and_stores_own_reads_know_the_age(
     shop: Settings, store: Any, client: Any
 ) -> None:
     OnlineWriter(shop, client).write("context", ["aged"], [NOON - 10**8], some("context", 2.0))
-    with quiet_feast(), at(NOON):
+    with quiet_feast(), feast_at(NOON):
         answer = parts(
             store.get_online_features(**request_of("context", ["aged"]), full_feature_names=True)
         )
@@ -219,9 +207,9 @@ def test_full_names_and_stores_own_reads_know_the_age(
     ]
     view = store.get_feature_view("context")
     own = store._get_provider().online_store
-    with at(NOON):
+    with feast_at(NOON):
         assert [values for _, values in own.online_read(store.config, view, keys)] == [None, None]
-    with at(NOON - 10**8):
+    with feast_at(NOON - 10**8):
         [(time, values), (no_time, _)] = own.online_read(store.config, view, keys)
     assert (time, no_time) == (datetime.fromtimestamp((NOON - 10**8) / 1000, UTC), None)
     assert values["device"].float_val == 2.0
