@@ -43,6 +43,8 @@ _SIZE = struct.Struct("<I").pack
 _VARINT_BYTES = 10
 _MASK = (1 << 64) - 1
 _SMALL = tuple(bytes([number]) for number in range(0x80))
+# what stands before the varints of a list, by how many bytes those are: most lists are short
+_SHORT_LISTS = tuple(b"\x72" + _SMALL[size + 2] + b"\x0a" + _SMALL[size] for size in range(0x7E))
 _SHIFTS = np.arange(0, 7 * _VARINT_BYTES, 7, dtype=np.uint64)
 
 
@@ -111,6 +113,7 @@ def encode_column(dtype: DType, values: Sequence[Any]) -> list[bytes]:
         raise UsageError(f"expected values of {dtype}, got {shown(values)}: {error}") from None
 
 
+@lru_cache(maxsize=16_384)  # the views of an entity share it
 def encode_timestamp(milliseconds: int) -> bytes:
     """An event time as a protobuf Timestamp: seconds and nanoseconds, each left out where 0."""
     seconds, rest = divmod(milliseconds, 1000)
@@ -160,9 +163,15 @@ def _encode_int64_lists(lists: Sequence[Sequence[int] | None]) -> list[bytes]:
     ends = number_ends[np.concatenate([[0], np.cumsum(sizes)]).astype(np.intp)].tolist()
     bodies = [raw[start:end] for start, end in pairwise(ends)]
     return [
-        b"" if each is None else _sized(b"\x72", _sized(b"\x0a", body) if body else b"")
-        for each, body in zip(lists, bodies, strict=True)
+        b"" if each is None else _numbers(body) for each, body in zip(lists, bodies, strict=True)
     ]
+
+
+def _numbers(body: bytes) -> bytes:
+    """A list of numbers around its varints."""
+    if 0 < len(body) < len(_SHORT_LISTS):
+        return _SHORT_LISTS[len(body)] + body
+    return _sized(b"\x72", _sized(b"\x0a", body) if body else b"")
 
 
 def varint_digits(
