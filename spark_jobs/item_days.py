@@ -1,22 +1,17 @@
-"""Daily counts of items, and windows over them that end with a day: what item features read.
+"""Windows over daily counts of items that end with a day: what item features read.
 
-A row (item, day) holds what was known at the end of that day, UTC, or within
-`contracts.known.LATENESS` after; what becomes known later counts then (`counted_at`), so no row
-ever changes. Items have a row for each day
+A row (item, day) holds what counts up to the end of that day, UTC. Items have a row for each day
 on which some window can hold something, and for the day on which the longest falls to zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F  # noqa: N812  # Spark's own documentation's name
 
 from contracts.errors import UsageError
-from contracts.events import CLICK_TYPES, EventType
-from contracts.known import LATENESS_MS
 
 DAY_MS = timedelta(days=1) // timedelta(milliseconds=1)
 MEASURES = ("views", "list_views", "carts", "purchases", "impressions")
@@ -72,60 +67,6 @@ def _up_to(days_ago: int = 0) -> Window:
 
 def _running(measure: str, days_ago: int = 0) -> Column:
     return F.coalesce(F.sum(measure).over(_up_to(days_ago)), F.lit(0))
-
-
-def count_days(first_known: DataFrame, impressions: DataFrame, midnight: int) -> DataFrame:
-    """(item_id, day since 1970, each of `MEASURES`, its first_ and last_ time) where any is not 0.
-
-    first_known: see `clean.first_known`. impressions: the lake's table; an answer that stands there
-    twice counts once, as it was known first. Only what counts before `midnight` (milliseconds) is
-    in it.
-    """
-    facts = _of_events(first_known).unionByName(_of_impressions(impressions))
-    facts = facts.where(F.col("at").between(0, midnight - 1))
-    day = F.floor(F.col("at") / DAY_MS).cast("long").alias("day")
-    sums = [F.sum(F.col(measure).cast("long")).alias(measure) for measure in MEASURES]
-    first = [F.min(_time_of(measure)).alias(f"first_{measure}") for measure in MEASURES]
-    last = [F.max(_time_of(measure)).alias(f"last_{measure}") for measure in MEASURES]
-    return facts.groupBy("item_id", day).agg(*sums, *first, *last)
-
-
-def counted_at(time: Column, known: Column) -> Column:
-    """`contracts.known.counted_at` of columns."""
-    return F.least(F.greatest(time, known - LATENESS_MS), known)
-
-
-def _time_of(measure: str) -> Column:
-    return F.when(F.col(measure), F.col("at"))
-
-
-def _of_events(events: DataFrame) -> DataFrame:
-    viewed = F.col("type").isin([int(kind) for kind in CLICK_TYPES])
-    return _facts(
-        events.where(F.length("item_id") > 0),
-        {
-            "views": viewed,
-            "list_views": viewed & F.col("request_id").isNotNull(),
-            "carts": F.col("type") == int(EventType.add_to_cart),
-            "purchases": F.col("type") == int(EventType.checkout),
-        },
-    )
-
-
-def _of_impressions(impressions: DataFrame) -> DataFrame:
-    told = impressions.withColumn("received", F.coalesce("received", "time"))
-    same = Window.partitionBy("request_id").orderBy("received", "partition", "offset")
-    answers = told.withColumn("_copy", F.row_number().over(same)).where("_copy = 1")
-    shown = answers.select("time", "received", F.explode("items").alias("item_id"))
-    return _facts(shown.where(F.length("item_id") > 0), {"impressions": F.lit(True)})
-
-
-def _facts(frame: DataFrame, holds: Mapping[str, Column]) -> DataFrame:
-    """(item_id, at: when it counts, a truth for each measure), where at least one is true."""
-    columns = [holds.get(measure, F.lit(False)).alias(measure) for measure in MEASURES]
-    at = counted_at(F.col("time"), F.col("received")).alias("at")
-    facts = frame.select("item_id", at, *columns)
-    return facts.where(F.greatest(*MEASURES))
 
 
 def windows(counts: DataFrame, days: ItemDays, midnight: int) -> DataFrame:

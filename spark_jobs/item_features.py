@@ -16,7 +16,8 @@ from pyspark.sql import functions as F  # noqa: N812  # Spark's own documentatio
 from contracts.errors import UsageError
 from contracts.features import of_view
 from contracts.tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP, Offline
-from spark_jobs.item_days import DAY_MS, ItemDays, count_days, windows
+from spark_jobs.day_counts import count_days
+from spark_jobs.item_days import DAY_MS, ItemDays, windows
 from spark_jobs.tables import conform, timestamp
 
 ACTIVITY_DELAY = timedelta(minutes=10)

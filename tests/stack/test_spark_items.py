@@ -7,10 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from pyspark.sql import functions as F  # noqa: N812  # Spark's own documentation's name
 
 from contracts.features import text_id
-from contracts.known import LATENESS_MS, counted_at
+from contracts.known import counted_at
 from contracts.settings import Settings
 from contracts.tables import (
     OFFLINE_COLUMNS,
@@ -20,7 +19,6 @@ from contracts.tables import (
 from spark_jobs.catalogue import catalogue
 from spark_jobs.clean import first_known
 from spark_jobs.item_days import DAY_MS
-from spark_jobs.item_days import counted_at as counted_column
 from spark_jobs.item_features import item_activity
 from spark_jobs.session import spark_session
 from tests.stack.spark_shop import (
@@ -128,14 +126,6 @@ def test_an_event_that_comes_late_counts_when_it_becomes_known(spark: Any) -> No
     assert [found["a", day_end(day)]["views_1d"] for day in (99, 100, 101)] == [1, 1, 0]
     assert [found["a", day_end(day)]["impressions_7d"] for day in (99, 100, 101)] == [0, 1, 1]
     assert found["a", day_end(100)]["days_since_seen"] == 1, "it counts from midnight on"
-
-
-def test_columns_count_at_the_contracts_time(spark: Any) -> None:
-    chance = seeded(29)
-    pairs = [(n, n + chance.randrange(-LATENESS_MS, 3 * LATENESS_MS)) for n in range(200)]
-    frame = spark.createDataFrame(pairs, "time long, known long")
-    found = frame.select("time", "known", counted_column(F.col("time"), F.col("known")))
-    assert all(at == counted_at(time, known) for time, known, at in found.collect())
 
 
 def test_windows_equal_counting_by_hand(spark: Any) -> None:
