@@ -25,14 +25,17 @@ import click
 
 from benchmarks import NAMES, result
 from benchmarks.visitors import Traffic, past_visits, run
-from contracts.errors import UsageError
+from contracts.errors import ServiceError, UsageError
 from contracts.events import PriceChange, Topic
 from contracts.release import Release, ReleaseStore
 from contracts.settings import Settings
+from contracts.tables import Lake, Offline
 
 ALLOWED_LAG_MS = 10_000
 """A consumer that was killed is back within this time, on a machine that is busy with all else."""
 REPRICED = 30
+LAKE_SECONDS = 90.0
+"""So long at most until a message is in the lake, also after a kill."""
 
 
 @click.command("truth", help=__doc__, short_help=NAMES["truth"])
@@ -164,7 +167,6 @@ def _train_anew(settings: Settings) -> None:
 def _index_anew(settings: Settings) -> None:
     """New prices, new item tables, materialised; a release with an index of all events so far."""
     from candidate_service.index import build_index
-    from contracts.tables import Offline
     from feast_engine.store import materialize
     from local_stack.proof import JOBS
     from local_stack.rebuild import activate, run_spark_jobs
@@ -196,22 +198,43 @@ _SWITCHES: dict[str, Callable[[Settings], None]] = {"train": _train_anew, "index
 def _change_prices(settings: Settings) -> None:
     """Some items cost a tenth more from now on, as the shop's own messages say."""
     from local_stack.client import describe_items
-    from local_stack.lag import wait_until_consumed
     from orchestrator.kafka_log import KafkaLog
 
-    shown = {event["item_id"] for visit in past_visits(settings, 1, 200) for event in visit if "item_id" in event}
-    priced = describe_items(settings, sorted(shown)[: 10 * REPRICED])
-    log = KafkaLog(settings)
+    visits = past_visits(settings, 1, 200)
+    shown = {event["item_id"] for visit in visits for event in visit if "item_id" in event}
+    known = describe_items(settings, sorted(shown)[: 10 * REPRICED])
+    prices = {item: row["price"] for item, row in known.items() if row["price"] > 0}
+    changed = dict(list(prices.items())[:REPRICED])
+    began, log = _ms(), KafkaLog(settings)
     try:
-        known = {item: row["price"] for item, row in priced.items() if row["price"] == row["price"]}
-        for item, price in list(known.items())[:REPRICED]:
+        for item, price in changed.items():
             change = PriceChange(item_id=item, time=_ms(), price=round(price * 1.1, 2))
             log.send(Topic.prices, item, change.to_json())
         log.flush(30)
     finally:
         log.close()
-    _say(f"{min(len(known), REPRICED)} prices changed")
-    wait_until_consumed(settings, lambda *_: None)
+    _await_prices(settings, began, len(changed))
+    _say(f"{len(changed)} prices changed")
+
+
+def _await_prices(settings: Settings, since: int, count: int) -> None:
+    """Until they are in the lake. The traffic goes on, so that there is always some lag."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from monitoring.lake import lake_dataset
+
+    schema = pa.schema([("time", pa.int64())])
+    end = time.monotonic() + LAKE_SECONDS
+    while time.monotonic() < end:
+        lake = lake_dataset(settings, Lake.prices, schema)
+        if lake.count_rows(filter=pc.field("time") >= since) >= count:
+            return
+        time.sleep(1)
+    raise ServiceError(
+        f"{count} price changes are not in the lake after {LAKE_SECONDS:.0f} s: see"
+        " ./nextclick logs consumer"
+    )
 
 
 def _live(settings: Settings) -> Release:

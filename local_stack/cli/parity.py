@@ -54,7 +54,7 @@ def add_to(cli: click.Group) -> None:
 )
 @click.option(
     "--offline",
-    help="Offline tables that were made from the lake before; without it they are made anew.",
+    help="Offline tables made from the lake before, after the answers; without it they are made anew.",
 )
 @click.option(
     "--keep",
