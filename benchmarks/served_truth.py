@@ -34,6 +34,8 @@ from contracts.tables import Lake, Offline
 ALLOWED_LAG_MS = 10_000
 """A consumer that was killed is back within this time, on a machine that is busy with all else."""
 REPRICED = 30
+SENT_SECONDS = 2.0
+"""The rows of answers are sent together, some moments after them."""
 LAKE_SECONDS = 90.0
 """So long at most until a message is in the lake, also after a kill."""
 
@@ -88,6 +90,7 @@ def measure(
     served_seconds = time.monotonic() - clock
     with StepProgress(1 + STEPS) as progress:
         with progress.step("consumer: online store and event lake"):
+            time.sleep(SENT_SECONDS)
             wait_until_consumed(settings, progress)
         proof = Proof(Selection(since=began), lag_ms, keep=keep)
         report = prove(settings, proof, progress)
