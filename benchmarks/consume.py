@@ -11,7 +11,10 @@ import json
 import time
 import urllib.request
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,9 +27,10 @@ from contracts.deadline import Deadline
 from contracts.errors import ServiceError
 from contracts.events import Event, Topic
 from contracts.settings import Settings
+from local_stack.process import processes_of
 
 SECONDS_LIMIT = 600.0
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.3
 FILLED_SECONDS = 300.0
 TAIL_ROWS = 1000
 """So few rows may wait for others before they become a file (`orchestrator.consumer.buffer`)."""
@@ -51,44 +55,35 @@ def measure(events: int) -> dict[str, Any]:
         now = int(time.time() * 1000)
         fill(settings, shop_events(events, now))
         say(f"{events} events are in Kafka")
-        before = cpu.look(settings)
         began = time.monotonic()
         stack.up(settings, only=("consumer",), report=say)
-        joined = time.monotonic()
-        taken, waiting, seen = _await_all(settings, events)
+        ready = time.monotonic()
+        waiting, seen = _await_all(settings, events)
         ended = time.monotonic()
-        used = cpu.spent(before, cpu.look(settings))
         where = result.conditions(settings, stack.status(settings))
         stack.down(settings)  # what waits for others is stored at the end
         stack.up(settings, only=("redis", "kafka"), report=say)
         found = compare(settings, topic_messages(settings, Topic.events), now)
-    committed = events - waiting
-    steady = [point for point in seen if point[1] > 0]
+    committed, first, last = events - waiting, seen[0], seen[-1]
+    seconds, steady = last.second - first.second, events - first.taken
+    used = cpu.spent(first.cpu, last.cpu)
     return {
         "benchmark": "consume",
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "conditions": where,
         "events": events,
-        "taken": taken,
         "committed": committed,
         "seconds": round(ended - began, 2),
-        "start_seconds": round(joined - began, 2),
-        "events_per_second": round(_rate(steady, events)),
+        "start_seconds": round(ready - began, 2),
+        "events_per_second": round(steady / seconds),
         "events_per_second_with_start": round(committed / (ended - began)),
-        "cpu_us_per_event": {name: round(1e6 * s / events, 2) for name, s in used.items()},
-        "cores": {name: round(s / (ended - began), 2) for name, s in used.items()},
+        "cpu_us_per_event": {name: round(1e6 * s / steady, 2) for name, s in used.items()},
+        "cores": {name: round(s / seconds, 2) for name, s in used.items()},
+        "consumer_kept_waiting_for_a_core": round((last.delay - first.delay) / seconds, 2),
         **vars(found),
         "right": found.right,
-        "seen": seen,
+        "seen": [(round(point.second - began, 2), point.taken) for point in seen],
     }
-
-
-def _rate(steady: list[tuple[float, int]], events: int) -> float:
-    """Events a second from the first look at which something was taken to the last."""
-    if len(steady) < 2:
-        return 0.0
-    (first, taken), (last, _) = steady[0], steady[-1]
-    return (events - taken) / (last - first)
 
 
 def fill(settings: Settings, events: Iterable[Event]) -> None:
@@ -106,17 +101,40 @@ def fill(settings: Settings, events: Iterable[Event]) -> None:
         log.close()
 
 
-def _await_all(settings: Settings, events: int) -> tuple[int, int, list[tuple[float, int]]]:
-    """Messages taken, rows that still wait for the lake, and (seconds, messages taken) by and by."""
-    deadline, seen = Deadline(SECONDS_LIMIT), []
+@dataclass(frozen=True)
+class Seen:
+    """A look at the consumer: messages taken so far, processor time by service, and seconds that
+    the consumer's threads were able to run and had no core."""
+
+    second: float
+    taken: int
+    cpu: cpu.Seen
+    delay: float
+
+
+def _await_all(settings: Settings, events: int) -> tuple[int, list[Seen]]:
+    """Rows that still wait for the lake in the end, and looks from the first message taken on."""
+    deadline, seen = Deadline(SECONDS_LIMIT), list[Seen]()
     while True:
         taken, waiting = look(settings)
-        seen.append((round(time.monotonic(), 3), taken))
-        if taken >= events and waiting < TAIL_ROWS:
-            return taken, waiting, seen
+        if taken > 0 or not seen:
+            now = Seen(time.monotonic(), taken, cpu.look(settings), _delay(settings))
+            seen = [now] if seen and not seen[-1].taken else [*seen, now]
+        if taken >= events and waiting < TAIL_ROWS and len(seen) > 1:
+            return waiting, seen
         if deadline.expired():
             raise ServiceError(f"{taken} of {events} events taken in {SECONDS_LIMIT:g} s")
         time.sleep(LOOK_SECONDS)
+
+
+def _delay(settings: Settings) -> float:
+    """Seconds that the kernel let the consumer's threads wait for a core; 0 where it does not say."""
+    found = 0.0
+    for process in processes_of(settings.home, "consumer"):
+        for file in Path(f"/proc/{process.pid}/task").glob("*/schedstat"):
+            with suppress(OSError):
+                found += int(file.read_text().split()[1]) / 1e9
+    return found
 
 
 def look(settings: Settings) -> tuple[int, int]:
@@ -149,7 +167,8 @@ def text(document: dict[str, Any]) -> str:
             f"{where['cpu']}, {where['cores']} cores",
             f"{document['events']:,} events: {document['events_per_second']:,} a second"
             f" ({document['events_per_second_with_start']:,} with the consumer's start)",
-            f"microseconds of processor time an event: {spent}",
+            f"microseconds of processor time an event: {spent}; of each second the consumer waited"
+            f" {document['consumer_kept_waiting_for_a_core']:g} s for a core",
             f"lake: {document['lake_rows']:,} rows, {document['lost']} lost, {document['twice']} twice;"
             f" online: {document['sessions']:,} sessions, {document['states_differing']} differing",
             f"raw: {document['raw']}",
