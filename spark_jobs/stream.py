@@ -33,7 +33,7 @@ from contracts.errors import ServiceError
 from contracts.features import VIEWS, of_view
 from contracts.known import LATENESS_MS
 from contracts.settings import Settings
-from contracts.tables import EVENT_TIMESTAMP, Offline
+from contracts.tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP, Offline
 from feast_engine.writer import OnlineWriter
 from spark_jobs.buckets import STEP_MS, bucket_end, category_buckets, counted, item_buckets
 from spark_jobs.session import is_local, spark_session
@@ -220,10 +220,18 @@ class TrendStream:
         created = F.timestamp_millis(F.lit(self._clock()))
         for entity, table in TABLES.items():
             rows = window_rows(changed, entity, created)
-            if not rows.isEmpty():
-                publish_stream_rows(self._spark, self._settings.offline, table, rows, after, until)
-                self.work.rows += self._write_online(table, rows)
+            new = rows if after == progress.counted else self._untold(table, rows, after)
+            if not new.isEmpty():
+                publish_stream_rows(self._spark, self._settings.offline, table, new, after, until)
+            self.work.rows += self._write_online(table, rows)
         changed.unpersist()
+
+    def _untold(self, table: Offline, rows: DataFrame, after: int) -> DataFrame:
+        """Of rows that are told anew, those that say something else than before."""
+        stored = offline_table(self._spark, self._settings.offline, table)
+        told = stored.where(F.unix_millis(EVENT_TIMESTAMP) > after)
+        same = [name for name in rows.columns if name != CREATED_TIMESTAMP]
+        return rows.join(told, same, "left_anti").select(rows.columns)
 
     def _buckets(self, progress: Progress) -> DataFrame:
         """Of the last 7 days before what is to be told: the batch run's, then the stream's own."""

@@ -31,13 +31,14 @@ def run_windows(run: Run) -> None:
     items = items.where(F.col("end") <= until).persist()
     categories = category_buckets(items, run.staging.read(Offline.item_catalogue))
     buckets = items.unionByName(categories).persist()
-    # sorted, so that who needs the last week reads no more
-    run.write(Offline.buckets, buckets.sort("end"), f"{_UNTIL}{until}", files=4)
     changed = changes(buckets, -1, until).persist()
     for entity, table in TABLES.items():
         rows = window_rows(changed, entity, usual_created())
         later = stream_rows(run.spark, run.settings.offline, table, until)
         run.write(table, rows.unionByName(later), files=4)
+    # the last to appear: it tells the stream that this run's tables are there. Sorted, so that who
+    # needs the last week reads no more
+    run.write(Offline.buckets, buckets.sort("end"), f"{_UNTIL}{until}", files=4)
     for frame in (items, buckets, changed):
         frame.unpersist()
 

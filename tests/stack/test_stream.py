@@ -263,6 +263,10 @@ def test_the_stream_says_what_the_batch_job_says_wherever_it_dies(
             dying = new_stream(spark, settings, lambda: split)
             with pytest.raises((Died, StreamingQueryException)):
                 dying.cycle()
+    new_stream(spark, settings, lambda: split).cycle()
+    # another batch run, of what was known half an hour ago: what the stream told since stays
+    run_batch(spark, settings, split - 30 * MINUTE)
+    new_stream(spark, settings, lambda: split).cycle()
     shop.send(settings, split, now)
     told = new_stream(spark, settings, lambda: now).cycle().told
     assert shop.end - 2 * STEP < told <= now - 5 * MINUTE
