@@ -168,7 +168,9 @@ class _Plan:
         faults += [self._kill_redis] * redis_kills + [self._kill_broker] * broker_kills
         moments = sorted(draw.uniform(0, self.seconds) for _ in faults)
         draw.shuffle(faults)
-        self._faults: Iterator[tuple[float, Callable[[], None]]] = iter(list(zip(moments, faults, strict=True)))
+        self._faults: Iterator[tuple[float, Callable[[], None]]] = iter(
+            list(zip(moments, faults, strict=True))
+        )
         self._next = next(self._faults, None)
 
     def break_until(self, second: float) -> None:

@@ -185,7 +185,9 @@ def _by_feast(
     seconds = time.perf_counter() - start
     with suppress(AttributeError):
         store._get_client(config.online_store).close()
-    return table.num_rows / seconds, {key: client.hgetall(key) for key in client.scan_iter(count=1000)}
+    return table.num_rows / seconds, {
+        key: client.hgetall(key) for key in client.scan_iter(count=1000)
+    }
 
 
 def _compare(client: Any, table: Any, names: list[str]) -> tuple[int, int]:
@@ -196,7 +198,9 @@ def _compare(client: Any, table: Any, names: list[str]) -> tuple[int, int]:
     layout = _layout(names)
     fields = [layout.timestamp, *layout.fields.values()]
     keys = layout.keys(table["item_id"].to_pylist())
-    pieces = [Many(b"HMGET", keys[place : place + 500], fields) for place in range(0, len(keys), 500)]
+    pieces = [
+        Many(b"HMGET", keys[place : place + 500], fields) for place in range(0, len(keys), 500)
+    ]
     replies = [row for rows in exchange(client, pieces) for row in rows]
     times, *columns = zip(*replies, strict=True)
     if client.dbsize() != len(keys):

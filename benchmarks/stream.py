@@ -32,7 +32,9 @@ PROBE_ITEM = "benchmark-probe"
 
 
 @click.command("stream", help=__doc__, short_help=NAMES["stream"])
-@click.option("--events", default=200_000, show_default=True, type=click.IntRange(100), help="Of the hour.")
+@click.option(
+    "--events", default=200_000, show_default=True, type=click.IntRange(100), help="Of the hour."
+)
 @click.option("--delay/--no-delay", default=True, help="Wait for the single view, up to 6 minutes.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def COMMAND(events: int, delay: bool, as_json: bool) -> None:  # noqa: N802  # every benchmark's name

@@ -71,8 +71,11 @@ class SessionState:
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Sequence[Any]]) -> SessionState:
-        """Inverse of `columns`; ValueError when the lists differ in length."""
+        """Inverse of `columns`; ValueError when the lists differ in length. States that were stored
+        before events had offsets have none."""
         lists = [columns[name] for name in STATE]
+        if not len(columns["event_offset"]):
+            lists[STATE.index("event_offset")] = [-1] * len(columns["event_time"])
         return cls(tuple(SessionEvent(*row) for row in zip(*lists, strict=True)))
 
 

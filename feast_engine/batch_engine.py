@@ -76,7 +76,9 @@ class BulkEngine(LocalComputeEngine):  # type: ignore[misc]  # untyped
         """ServiceError where Redis does not answer; the publication then stays without an end."""
         span = _Span.of(task)
         if task.only_latest is False:
-            raise UsageError(f"{span.view.name}: the online store holds the newest row of a key only")
+            raise UsageError(
+                f"{span.view.name}: the online store holds the newest row of a key only"
+            )
         until_ms = int(span.end.timestamp() * 1000)
         table = self._newest(registry, span)
         begun = publications.begin(self.offline, span.view.name, until_ms)

@@ -100,8 +100,11 @@ def _entities(
             sizes = _sizes(client, keys[:SAMPLE])
             if sizes:
                 mean = round(sum(sizes) / len(sizes))
-                yield entity, EntityMemory(
-                    bytes=mean, measured=len(sizes), keys=round(len(keys) * times), exact=exact
+                yield (
+                    entity,
+                    EntityMemory(
+                        bytes=mean, measured=len(sizes), keys=round(len(keys) * times), exact=exact
+                    ),
                 )
 
 

@@ -97,9 +97,7 @@ def _item_text(item: ReplayedItem, whole: bool) -> str:
     parts = list(item.contributions.items())
     shown = parts if whole else parts[:SHOWN_CONTRIBUTIONS]
     rest = sum(value for _, value in parts[len(shown) :])
-    rows = [
-        (f"      {name}", _value(item.values[name]), f"{added:+.4f}") for name, added in shown
-    ]
+    rows = [(f"      {name}", _value(item.values[name]), f"{added:+.4f}") for name, added in shown]
     rows.append(("      all others, and the mean", "", f"{rest + item.base:+.4f}"))
     head = f"  {item.place}.{moved} {item.item_id}  score {item.replayed:.6f} (served {item.served:.6f})"
     return f"{head}  from {sources or 'nowhere'}\n{table(rows, frozenset({1, 2}))}"

@@ -163,9 +163,7 @@ def _place(feature: str) -> int:
     return list(BY_NAME).index(feature)
 
 
-def _compare(
-    chunk: Sequence[Answer], sources: Offline, rankers: Rankers, tally: _Tally
-) -> None:
+def _compare(chunk: Sequence[Answer], sources: Offline, rankers: Rankers, tally: _Tally) -> None:
     able: list[tuple[Answer, Release]] = []
     for answer in chunk:
         release = rankers.release(answer.release)

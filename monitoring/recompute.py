@@ -242,7 +242,9 @@ def _logged(answer: Answer, view: str) -> dict[str, int] | None:
     return {**dict(visited), **dict(served)}
 
 
-def _subset(found: CandidateSet, rows: Sequence[int | None], items: tuple[str, ...]) -> CandidateSet:
+def _subset(
+    found: CandidateSet, rows: Sequence[int | None], items: tuple[str, ...]
+) -> CandidateSet:
     """`items` as they were found; one that was not is of no source."""
     unknown = np.full((1, len(SOURCES)), np.nan, dtype=np.float32)
     place = [len(found) if row is None else row for row in rows]
@@ -289,7 +291,11 @@ class _Values:
         values = self.columns.get(name)
         if values is None or not of_items:
             return np.full(len(items), np.nan, dtype=np.float32)
-        none = np.zeros(1, values.dtype) if values.dtype.kind in "iu" else np.full(1, np.nan, np.float32)
+        none = (
+            np.zeros(1, values.dtype)
+            if values.dtype.kind in "iu"
+            else np.full(1, np.nan, np.float32)
+        )
         place = self.places[view]
         rows = [
             len(values) if (at := of_items[item].moment) is None else place[item, at]

@@ -115,7 +115,9 @@ def replay(settings: Settings, request_id: str, item: str | None = None) -> Repl
         largest_score_difference=float(np.abs(scores - answer.scores).max()),
         tolerance=SCORE_TOLERANCE,
         items=tuple(
-            _item(answer, release, rows, place, int(places[place]), float(scores[place]), added[place])
+            _item(
+                answer, release, rows, place, int(places[place]), float(scores[place]), added[place]
+            )
             for place, name in enumerate(answer.items)
             if item in (None, name)
         ),
@@ -128,7 +130,13 @@ def _descend(scores: Doubles) -> bool:
 
 
 def _item(
-    answer: Answer, release: Release, rows: Floats, row: int, place: int, score: float, added: Doubles
+    answer: Answer,
+    release: Release,
+    rows: Floats,
+    row: int,
+    place: int,
+    score: float,
+    added: Doubles,
 ) -> ReplayedItem:
     values = dict(zip(release.features, map(_number, rows[row]), strict=True))
     parts = sorted(

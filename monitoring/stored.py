@@ -252,7 +252,11 @@ class ItemTable:
         if not new:
             return
         address = f"{self.offline.rstrip('/')}/{self.view}"
-        columns = {"item_id": "string", EVENT_TIMESTAMP: "timestamp", CREATED_TIMESTAMP: "timestamp"}
+        columns = {
+            "item_id": "string",
+            EVENT_TIMESTAMP: "timestamp",
+            CREATED_TIMESTAMP: "timestamp",
+        }
         tells = any(feature.name == FOR_SALE for feature in of_view(self.view))
         columns |= {FOR_SALE: "int64"} if tells else {}
         none = np.empty(0, dtype=np.int64)

@@ -38,7 +38,9 @@ def ensure_topics(settings: Settings, seconds: float = 30.0) -> None:
     _create(settings, admin, [_new(settings, name, wanted[name]) for name in missing], deadline)
     while left := set(missing) - _there(settings, admin, deadline):  # brokers learn it by and by
         if deadline.expired():
-            raise ServiceError(f"Kafka ({settings.kafka}) does not show {left} within {seconds:g} s")
+            raise ServiceError(
+                f"Kafka ({settings.kafka}) does not show {left} within {seconds:g} s"
+            )
         time.sleep(0.05)
 
 

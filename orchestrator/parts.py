@@ -110,9 +110,7 @@ def _pipeline(
         sessions=world.sessions,
         items=world.items,
         ranker=world.ranker,
-        served=ServedLog(
-            world.impressions, settings.served_sample, settings.candidate_count
-        ),
+        served=ServedLog(world.impressions, settings.served_sample, settings.candidate_count),
         metrics=metrics,
     )
 

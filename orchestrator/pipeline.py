@@ -174,9 +174,7 @@ class Pipeline:
             read = ItemRows(dict.fromkeys(names, unknown), {})
         run.basis.versions = read.versions
         begun = time.perf_counter()
-        columns = request_columns(
-            events, run.moment, run.request.context, candidates, read.columns
-        )
+        columns = request_columns(events, run.moment, run.request.context, candidates, read.columns)
         run.timings_ms["matrix"] = _milliseconds_since(begun)
         return columns
 

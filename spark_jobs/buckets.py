@@ -86,7 +86,9 @@ def item_buckets(facts: DataFrame) -> DataFrame:
 def category_buckets(items: DataFrame, catalogue: DataFrame) -> DataFrame:
     """Rows of `Offline.buckets` for categories: of items, each in the category that it was known to
     have at the bucket's end (`Offline.item_catalogue`); what has none is counted in none."""
-    return _with_category(items, catalogue).groupBy("key", "end").agg(*_sums()).select(*_row(CATEGORY))
+    return (
+        _with_category(items, catalogue).groupBy("key", "end").agg(*_sums()).select(*_row(CATEGORY))
+    )
 
 
 def _with_category(items: DataFrame, catalogue: DataFrame) -> DataFrame:

@@ -107,9 +107,13 @@ def _add_join(commands: Any) -> None:
         "join", help="features as known at the moments of a table", description=_JOIN
     )
     join.add_argument("--entities", required=True, help="Parquet file or folder: keys and moments")
-    join.add_argument("--view", required=True, action="append", help="name of a view; may be repeated")
+    join.add_argument(
+        "--view", required=True, action="append", help="name of a view; may be repeated"
+    )
     join.add_argument("--out", required=True, help="folder to write, which must not exist yet")
-    join.add_argument("--moment", default="event_timestamp", help="the moments' column (%(default)s)")
+    join.add_argument(
+        "--moment", default="event_timestamp", help="the moments' column (%(default)s)"
+    )
     join.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 

@@ -38,7 +38,9 @@ RowsOf = Callable[[str, Iterator[Told]], Iterable[Row]]
 """From a session's name and what was told of it, in order, to rows of an offline table."""
 
 
-def over_sessions(frame: DataFrame, order: Iterable[str], rows_of: RowsOf, table: Offline) -> DataFrame:
+def over_sessions(
+    frame: DataFrame, order: Iterable[str], rows_of: RowsOf, table: Offline
+) -> DataFrame:
     """The offline table that `rows_of` makes of each session. frame: an event a row with the
     columns of `SessionEvent`, `session_id`, `received` and, if it has them, `visit`; `order`: its
     columns by which a session's events are sorted."""

@@ -64,9 +64,7 @@ Report = Callable[[str, int, int], None]
 class Sink(Protocol):
     """Where messages go (`orchestrator.kafka_log.KafkaLog`)."""
 
-    def put(
-        self, topic: Topic, key: str | None, value: bytes, backfill: bool = False
-    ) -> None: ...
+    def put(self, topic: Topic, key: str | None, value: bytes, backfill: bool = False) -> None: ...
 
     def flush(self, seconds: float) -> None:
         """Wait until all is stored; an error when something was not."""

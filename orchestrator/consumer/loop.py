@@ -214,9 +214,7 @@ class Consumer:
         """Everything in memory, one try."""
         self._finish()
         if self._buffer.rows:
-            self._storing = Storing(
-                self._buffer, self._letters, self._lake, self._states, AtOnce()
-            )
+            self._storing = Storing(self._buffer, self._letters, self._lake, self._states, AtOnce())
             self._empty_hands()
             self._finish()
 

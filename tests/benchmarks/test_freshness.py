@@ -122,9 +122,7 @@ def test_the_command_prints_one_document_and_keeps_the_raw_values(
     assert "1 asked after" in text(document)
 
 
-def test_without_a_stack_it_says_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
+def test_without_a_stack_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     async def nothing(*given: object) -> tuple[Found, dict[str, float]]:
         return Found(errors=Counter({"ClientConnectorError": 3})), {}
 

@@ -163,7 +163,9 @@ def test_kills_are_spread_and_the_switch_comes_once(
 
     switched, killed = threading.Event(), []
     monkeypatch.setitem(served_truth._SWITCHES, "index", lambda settings: switched.wait(5))
-    disturbance = Disturbance(Settings.model_validate({"home": tmp_path}), planned=2, switch="index")
+    disturbance = Disturbance(
+        Settings.model_validate({"home": tmp_path}), planned=2, switch="index"
+    )
 
     def kill() -> None:
         killed.append(share)

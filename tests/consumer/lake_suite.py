@@ -32,7 +32,10 @@ def check_lake(lake: ParquetLake, filesystem: Any, root: str) -> None:
         return sorted(table["time"].to_pylist())
 
     assert lake.intents() == []
-    kept, lost = files_of(Lake.prices, prices(1, DAY_MS), "kept"), files_of(Lake.prices, prices(2), "lost")
+    kept, lost = (
+        files_of(Lake.prices, prices(1, DAY_MS), "kept"),
+        files_of(Lake.prices, prices(2), "lost"),
+    )
     for name, files in (("kept", kept), ("lost", lost)):
         lake.note(Intent(name, {PLACE: (0, 1)}, tuple(files)))
         for path, rows in files.items():

@@ -113,7 +113,18 @@ def test_any_crashes_restarts_of_the_store_and_failures_together(seed: int) -> N
                 raise Crash(name)
             if kind == "restart":
                 world.restart_store()
-            elif name in ("poll", "read", "write", "note", "lake", "confirm", "commit", "forget", "delete", "life"):
+            elif name in (
+                "poll",
+                "read",
+                "write",
+                "note",
+                "lake",
+                "confirm",
+                "commit",
+                "forget",
+                "delete",
+                "life",
+            ):
                 raise ServiceError(f"{name} is down")  # fmt: skip
 
     world.fault = fault
@@ -172,13 +183,17 @@ def test_one_that_lost_its_partitions_unknowingly_leaves_no_rows_behind() -> Non
         source = FakeSource(world)
         zombie = Consumer(source, FakeStates(world), FakeLake(world), FakeLog(world), 3, SMALL)
 
-        def sleep(number: int, _name: str, p: int = point, w: World = world, s: FakeSource = source) -> None:
+        def sleep(
+            number: int, _name: str, p: int = point, w: World = world, s: FakeSource = source
+        ) -> None:
             if number != p:
                 return
             w.fault = lambda _number, _name: None
             drain(consumer(w), w)
             s.fenced = True  # its group has another owner of its partitions
-            w.fault = lambda _number, name: setattr(s, "generation", 2) if name == "keep_alive" else None
+            w.fault = lambda _number, name: (
+                setattr(s, "generation", 2) if name == "keep_alive" else None
+            )
 
         world.fault = sleep
         zombie.step()

@@ -105,7 +105,9 @@ def test_a_crash_at_any_call_loses_nothing_and_doubles_nothing() -> None:
     assert point > 30  # every call was a point once
 
 
-@pytest.mark.parametrize("name", ["poll", "read", "write", "note", "lake", "flush", "confirm", "commit", "forget"])
+@pytest.mark.parametrize(
+    "name", ["poll", "read", "write", "note", "lake", "flush", "confirm", "commit", "forget"]
+)
 def test_a_step_that_fails_is_repeated_and_commits_nothing_meanwhile(name: str) -> None:
     world = shop_world()
     failures = iter(range(3))

@@ -257,7 +257,9 @@ def outcome(raw: dict[str, Any] | bytes) -> object:
 
 @settings(max_examples=500)
 @given(spellings, st.booleans())
-def test_what_we_wrote_ourselves_is_parsed_as_by_the_rules(fields: dict[str, Any], whole: bool) -> None:
+def test_what_we_wrote_ourselves_is_parsed_as_by_the_rules(
+    fields: dict[str, Any], whole: bool
+) -> None:
     """JSON bytes take a quicker way than a mapping, with the same outcome."""
     base = {"session_id": "s", "type": "click", "time": NOW, "item_id": "i", "event_id": "e"}
     given_fields = {**base, **fields} if whole else fields

@@ -228,3 +228,10 @@ def test_an_empty_visit_has_counts_and_no_times() -> None:
     assert set(values) == {n for n, f in BY_NAME.items() if f.view in views and f.ranked}
     assert values["session_events"] == values["device"] == 0
     assert all(isnan(values[name]) for name in ("session_duration", "session_last_gap"))
+
+
+def test_a_state_from_before_events_had_offsets_is_read() -> None:
+    state = SessionState((SessionEvent(5, 1, int(EventType.click), "a", -1, 0, 0, 7),))
+    columns = state.columns() | {"event_offset": []}
+    read = SessionState.from_columns(columns)
+    assert (read.version, [event.item for event in read.events]) == (-1, ["a"])

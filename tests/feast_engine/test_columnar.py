@@ -52,7 +52,9 @@ def batch_of(view: str, ids: list[str], times: list[int], columns: dict[str, lis
 
 
 @given(tables())
-def test_rows_are_the_same_bytes(table: tuple[str, list[str], list[int], dict[str, list[Any]]]) -> None:
+def test_rows_are_the_same_bytes(
+    table: tuple[str, list[str], list[int], dict[str, list[Any]]],
+) -> None:
     view, ids, times, columns = table
     layout = layout_of(view, "shop")
     rows = encode_batch(layout, batch_of(view, ids, times, columns), 7)

@@ -27,9 +27,7 @@ def test_a_publication_is_known_before_it_ends_and_after(tmp_path: Path) -> None
     assert publications.read(str(tmp_path), "item_activity") == [ended]
 
 
-def test_records_are_by_view_and_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_records_are_by_view_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([30, 10, 10, 10, 20])  # a clock that jumps back and stands still
     monkeypatch.setattr(publications, "_now", lambda: next(clock))
     begun = [publications.begin(str(tmp_path), "item_activity", UNTIL) for _ in range(4)]

@@ -58,7 +58,9 @@ def test_requests_for_the_same_keys_share_a_command() -> None:
     plan = _Plan("shop", [ReadRequest("item_catalogue", keys), ReadRequest("item_activity", keys)])
     [piece] = plan.payload()
     assert len(piece.keys) == len(keys)
-    names = [layout_of(view, "shop").fields.values() for view in ("item_catalogue", "item_activity")]
+    names = [
+        layout_of(view, "shop").fields.values() for view in ("item_catalogue", "item_activity")
+    ]
     assert len(piece.arguments) == 2 + sum(map(len, names))
 
 

@@ -301,7 +301,10 @@ def test_while_a_publication_is_under_way_either_row_is_right(
 def test_what_was_not_known_by_the_publication_is_not_expected(shop: ProvenShop) -> None:
     for view in ("item_catalogue", "item_activity"):
         for row in shop.offline[view][:]:
-            later = {EVENT_TIMESTAMP: at(NOON - 2 * 60 * MINUTE), CREATED_TIMESTAMP: at(NOON - MINUTE)}
+            later = {
+                EVENT_TIMESTAMP: at(NOON - 2 * 60 * MINUTE),
+                CREATED_TIMESTAMP: at(NOON - MINUTE),
+            }
             values = {"price": 1.0} if view == "item_catalogue" else {"views_7d": 1.0}
             shop.offline[view].append({**row, **later, **values})
     shop.ask(NOON, session_id="s", k=30)

@@ -78,7 +78,11 @@ def test_the_dashboard_asks_for_metrics_that_there_are(settings: Settings) -> No
     metrics = Metrics()
     metrics.release("r1")
     metrics.answered("/v1/recommend", 200, 0.01)
-    told = page(settings) + metrics.page().decode() + generate_latest(ConsumerMetrics().registry).decode()
+    told = (
+        page(settings)
+        + metrics.page().decode()
+        + generate_latest(ConsumerMetrics().registry).decode()
+    )
     there = set(re.findall(r"^(nextclick_\w+)", told, re.MULTILINE))
     asked = {name for each in expressions() for name in re.findall(r"nextclick_\w+", each)}
     assert asked <= there

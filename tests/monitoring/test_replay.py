@@ -102,7 +102,10 @@ def test_rules_of_the_release_are_told(shop: ProvenShop) -> None:
     assert (again(shop, answer).rules_version, again(shop, answer).rules) == ("none", ())
     rules = shop.settings.releases / "r1/rules.json"
     rules.write_text('{"version": "v7", "rules": [{"hide": "i01"}]}')
-    assert (again(shop, answer).rules_version, again(shop, answer).rules) == ("v7", ({"hide": "i01"},))
+    assert (again(shop, answer).rules_version, again(shop, answer).rules) == (
+        "v7",
+        ({"hide": "i01"},),
+    )
 
 
 def test_an_unknown_answer_says_how_long_the_lake_takes(shop: ProvenShop) -> None:

@@ -41,7 +41,9 @@ def test_making_and_sending_never_wait_for_kafka(log: KafkaLog) -> None:
     began = time.monotonic()
     future = log.send(Topic.events, "s", b"{}")
     assert time.monotonic() - began < 0.2
-    with pytest.raises(ServiceError, match=r"did not store .* within 1 s: start it \(\./nextclick up\)"):
+    with pytest.raises(
+        ServiceError, match=r"did not store .* within 1 s: start it \(\./nextclick up\)"
+    ):
         future.result(timeout=5)
 
 
@@ -63,7 +65,9 @@ def test_what_found_no_room_is_told_by_flush_too(
     monkeypatch.setattr(kafka_log, "MAX_MESSAGES", 1)
     for _ in range(2):
         log.send(Topic.events, "s", b"{}")
-    with pytest.raises(ServiceError, match=r"1 messages did not reach Kafka; the first: .* no more"):
+    with pytest.raises(
+        ServiceError, match=r"1 messages did not reach Kafka; the first: .* no more"
+    ):
         log.flush(0)
 
 

@@ -94,7 +94,9 @@ def _said(messages: list[Message], moment: int, until: int) -> Said | None:
 def test_at_any_moment_the_rows_tell_what_was_known(messages: list[Message]) -> None:
     rows = list(changes(messages))
     assert len({(row.time, row.created) for row in rows}) == len(rows), "none can tell which counts"
-    moments = {row.time for row in rows} | {m.time for m in messages} | {m.time - 1 for m in messages}
+    moments = (
+        {row.time for row in rows} | {m.time for m in messages} | {m.time - 1 for m in messages}
+    )
     for until in {message.known for message in messages}:
         for moment in moments:
             assert _found(rows, moment, until + DELAY) == _said(messages, moment, until)
@@ -110,7 +112,9 @@ def test_what_comes_later_never_changes_a_row(messages: list[Message], data: st.
 
 @PROPERTY
 @given(st.integers(-(10**6), 10**6), st.integers(-(10**6), 10**6))
-def test_a_fact_counts_between_when_it_happened_and_when_it_was_known(time: int, known: int) -> None:
+def test_a_fact_counts_between_when_it_happened_and_when_it_was_known(
+    time: int, known: int
+) -> None:
     at = counted_at(time, known)
     assert known - LATENESS_MS <= at <= known
     assert at == time or not known - LATENESS_MS <= time <= known

@@ -112,9 +112,7 @@ def _plainly(session: list[Told]) -> Iterable[dict[str, Any]]:
         known = [e.event for e in acted if e.known <= moment and e.event.time <= moment]
         visited = items_of(visit(fold(SessionState(), known), moment))
         clicked = [
-            e.event.item
-            for e in acted
-            if e.event.time == following and e.event.type in CLICK_TYPES
+            e.event.item for e in acted if e.event.time == following and e.event.type in CLICK_TYPES
         ]
         labels = [item for item in clicked if item not in visited[-1:]]
         if labels:

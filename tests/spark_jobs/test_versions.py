@@ -77,7 +77,6 @@ class Online:
         self.written.append((time, repr(sorted(values.items()))))
 
 
-
 def event_of(told: Told) -> Event:
     event = told.event
     return Event.model_construct(

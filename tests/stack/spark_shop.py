@@ -118,6 +118,8 @@ def late_shop(chance: random.Random) -> dict[Lake, list[Row]]:
     return {
         Lake.events: ordered(events),
         Lake.products: ordered([{**word, "brand": chance.choice("xy")} for word in words[::2]]),
-        Lake.prices: ordered([{**word, "price": chance.choice([1.0, 2.0])} for word in words[1::2]]),
+        Lake.prices: ordered(
+            [{**word, "price": chance.choice([1.0, 2.0])} for word in words[1::2]]
+        ),
         Lake.impressions: ordered(lists),
     }

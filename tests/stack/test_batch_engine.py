@@ -187,5 +187,10 @@ def test_feasts_own_commands_go_through_it(shop: Settings, client: Any, tmp_path
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert read(shop, client, VIEW).present.tolist() == [True, True, True, False]
-    assert read(shop, client, "item_catalogue").columns["price"].tolist() == [20.0, 21.0, 22.0, 23.0]
+    assert read(shop, client, "item_catalogue").columns["price"].tolist() == [
+        20.0,
+        21.0,
+        22.0,
+        23.0,
+    ]
     assert [made.until_ms for made in publications.read(shop.offline, VIEW)] == [NOON]

@@ -39,7 +39,9 @@ examples = count()
 
 
 @pytest.fixture(scope="module", params=[lone_redis, redis_cluster])
-def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+def shop(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Settings]:
     with request.param(tmp_path_factory.mktemp("redis")) as settings:
         yield settings
 
@@ -181,9 +183,9 @@ def test_a_server_that_forgot_the_script_is_taught_it(shop: Settings, client: An
     keys = [f"taught{number}" for number in range(many)]
     values = columns("item_activity", [float(number + 1) for number in range(many)])
     forget_scripts(client)
-    assert OnlineWriter(shop, client).write(
-        "item_activity", keys, [NOW] * many, values
-    ) == Written(many, 0)
+    assert OnlineWriter(shop, client).write("item_activity", keys, [NOW] * many, values) == Written(
+        many, 0
+    )
     stored = read(shop, client, "item_activity", keys)
     assert stored.columns["views_1d"].tolist() == [float(n + 1) for n in range(many)]
 

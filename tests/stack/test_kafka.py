@@ -283,7 +283,11 @@ class Sender:
     """A shop's site: sends calls of five events, and again what was answered 503."""
 
     def __init__(self, settings: Settings) -> None:
-        self.log, letters, metrics = KafkaLog(settings, delivery_ms=1000), KafkaLog(settings), Metrics()
+        self.log, letters, metrics = (
+            KafkaLog(settings, delivery_ms=1000),
+            KafkaLog(settings),
+            Metrics(),
+        )
         self._messages = QueuedMessages(letters, metrics)
         self._door = EventsDoor(settings, KafkaEvents(self.log, 1.0), self._messages, metrics)
         self.accepted: list[str] = []
@@ -293,7 +297,12 @@ class Sender:
         now = int(time.time() * 1000)
         body = json.dumps(
             [
-                {"session_id": f"s{number % 9}", "type": "search", "query": f"{number}-{n}", "time": now}
+                {
+                    "session_id": f"s{number % 9}",
+                    "type": "search",
+                    "query": f"{number}-{n}",
+                    "time": now,
+                }
                 for n in range(5)
             ]
         ).encode()

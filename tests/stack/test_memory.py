@@ -19,7 +19,9 @@ NOW = 1_790_000_000_000
 
 
 @pytest.fixture(scope="module", params=[lone_redis, redis_cluster])
-def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+def shop(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Settings]:
     with request.param(tmp_path_factory.mktemp("redis")) as settings:
         yield settings
 

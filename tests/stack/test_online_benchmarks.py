@@ -55,7 +55,9 @@ def test_online_write_counts_cells_that_differ(monkeypatch: pytest.MonkeyPatch) 
 
 def test_online_write_counts_what_the_rule_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     script = guard.SCRIPT.replace(b"and newer(", b"and false and newer(")
-    monkeypatch.setattr(guard, "SHA", hashlib.sha1(script, usedforsecurity=False).hexdigest().encode())
+    monkeypatch.setattr(
+        guard, "SHA", hashlib.sha1(script, usedforsecurity=False).hexdigest().encode()
+    )
     monkeypatch.setattr(guard, "_LOAD", packed([b"SCRIPT", b"LOAD", script]))
     document = run(*WRITE)
     assert document["older_refused"] == 0

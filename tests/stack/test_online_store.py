@@ -164,7 +164,10 @@ def test_asyncio_reads_of_feast_are_the_same(shop: Settings, store: Any, client:
 def test_a_read_of_many_and_of_none(shop: Settings, client: Any) -> None:
     """More rows than go in one piece, in their order; none at all between others."""
     many = [f"many{number}" for number in range(2 * reader.PIECE + 7)]
-    columns = {"device": [float(n + 1) for n in range(len(many))], "traffic_source": [1.0] * len(many)}
+    columns = {
+        "device": [float(n + 1) for n in range(len(many))],
+        "traffic_source": [1.0] * len(many),
+    }
     OnlineWriter(shop, client).write("context", many, [NOON] * len(many), columns)
     requests = [
         ReadRequest("context", ["unknown", *many[::-1]], ["device"]),

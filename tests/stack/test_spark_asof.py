@@ -79,9 +79,7 @@ def tables(draw: st.DrawFn) -> Case:
 @profile(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(tables())
 @pytest.mark.usefixtures("spark")
-def test_the_join_is_the_plain_loop(
-    tmp_path_factory: pytest.TempPathFactory, case: Case
-) -> None:
+def test_the_join_is_the_plain_loop(tmp_path_factory: pytest.TempPathFactory, case: Case) -> None:
     check(spark_join.join, case, tmp_path_factory.mktemp("case") / "history")
 
 
@@ -97,7 +95,9 @@ def test_rows_keep_their_columns_and_wrong_ones_are_named(spark: Any) -> None:
     history = spark.createDataFrame(
         [("a", at, at, 1.0)], "item_id string, event_timestamp timestamp, created_timestamp timestamp, price double"
     )  # fmt: skip
-    asked = spark.createDataFrame([(7, "a", at, "x")], "n int, item_id string, at timestamp_ntz, `own name` string")
+    asked = spark.createDataFrame(
+        [(7, "a", at, "x")], "n int, item_id string, at timestamp_ntz, `own name` string"
+    )
     found = asof_join(asked, history, rule, moment="at")
     assert [row.asDict() for row in found.collect()] == [
         {"n": 7, "item_id": "a", "at": at, "own name": "x", "price": 1.0}
@@ -109,7 +109,9 @@ def test_rows_keep_their_columns_and_wrong_ones_are_named(spark: Any) -> None:
     with pytest.raises(UsageError, match="'n' has the type int, expected a timestamp"):
         asof_join(asked, history, rule, moment="n")
     with pytest.raises(UsageError, match="'item_id' has the type int, the table's is string"):
-        asof_join(asked.drop("item_id").withColumnRenamed("n", "item_id"), history, rule, moment="at")
+        asof_join(
+            asked.drop("item_id").withColumnRenamed("n", "item_id"), history, rule, moment="at"
+        )
 
 
 def test_the_command_writes_a_training_set(

@@ -79,7 +79,12 @@ def test_windows_of_one_item(spark: Any) -> None:
     ]
     lists = [
         {"request_id": "r1", "time": 100 * DAY_MS, "received": 100 * DAY_MS, "items": ["a", "b"]},
-        {"request_id": "r1", "time": 100 * DAY_MS, "received": 101 * DAY_MS, "items": ["a", "b"]},  # twice
+        {
+            "request_id": "r1",
+            "time": 100 * DAY_MS,
+            "received": 101 * DAY_MS,
+            "items": ["a", "b"],
+        },  # twice
     ]
     now = 200 * DAY_MS
     found = days_rows(activity(spark, rows, lists, now))

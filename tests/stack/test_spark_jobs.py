@@ -119,7 +119,15 @@ def _again(chance: random.Random, offset: int) -> Row:
     """One of few ids, of few contents."""
     kind, item = chance.choice(["item_view", "click"]), chance.choice("ab")
     time, number = chance.randrange(3), chance.randrange(30)
-    return event(f"s{number % 3}", kind, 1_000 + time, item, event_id=str(number), received=5_000, offset=offset)
+    return event(
+        f"s{number % 3}",
+        kind,
+        1_000 + time,
+        item,
+        event_id=str(number),
+        received=5_000,
+        offset=offset,
+    )
 
 
 def test_visits_are_those_of_the_contract(spark: Any) -> None:

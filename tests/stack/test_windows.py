@@ -138,7 +138,9 @@ def test_a_category_counts_what_its_items_had_then(spark: Any) -> None:
 def test_a_bucket_enters_once_and_leaves_each_window(spark: Any) -> None:
     rows = [bucket("a", NOON, views=3, list_views=2), bucket("a", NOON + HOUR, views=1)]
     found = changed(spark, rows, -1, NOON + 10 * DAY)
-    views = {at - NOON: (r["views_1h"], r["views_1d"], r["views_7d"]) for (_, at), r in found.items()}
+    views = {
+        at - NOON: (r["views_1h"], r["views_1d"], r["views_7d"]) for (_, at), r in found.items()
+    }
     assert views == {
         0: (3, 3, 3),
         HOUR: (1, 4, 4),
