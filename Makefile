@@ -46,8 +46,9 @@ bench:  ## benchmarks against the running stack
 	@$(DEV)
 	@$(BIN)/python -m benchmarks serve
 
-docs:  ## write the pages that are made from contracts/
+docs:  ## write the pages that are made by programs
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python -W ignore docs/generate_joins.py
 
 lock:  ## compile requirements/*.txt anew from pyproject.toml (newest versions that fit)
 	@bash requirements/compile.sh
