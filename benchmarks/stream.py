@@ -70,13 +70,14 @@ def measure(events: int, delay: bool) -> dict[str, Any]:
         "count_and_tell_seconds": round(first["seconds"] - first["drain_seconds"], 2),
         "idle_cycle_seconds": idle,
         "delay_seconds": waited,
-        "rss_mb": memory.peaks,
+        "memory_mb": memory.peaks,
         "memory_setting": settings.stream_memory,
     }
 
 
 class Memory:
-    """Greatest resident memory of the service so far, MB: Java, Python, and both at one time."""
+    """Greatest resident memory of the service so far, MB: Java, Python, and both at one time. A
+    page that several processes share (Python's workers are forks) counts once."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -89,7 +90,7 @@ class Memory:
         for process in processes_of(self._settings.home, "stream"):
             try:
                 kind = "java" if "java" in process.name() else "python"
-                now[kind] += process.memory_info().rss / 2**20
+                now[kind] += process.memory_full_info().pss / 2**20
             except psutil.Error:  # ended meanwhile
                 continue
         now["together"] = sum(now.values())
@@ -98,34 +99,35 @@ class Memory:
 
 def _fill(settings: Settings, events: int, end_ms: int) -> None:
     """An hour of events that ends then, each known when it happened."""
+    sender = Sender(settings)
     for event in shop_events(events, end_ms, step_ms=HOUR_MS / events):
-        _send(settings, event)
-    _flush(settings)
+        sender.send(event)
+    sender.flush()
 
 
-_PRODUCERS: dict[str, Any] = {}
+class Sender:
+    """Sends events that bear their own time as the time of sending."""
 
+    def __init__(self, settings: Settings) -> None:
+        from confluent_kafka import Producer
 
-def _send(settings: Settings, event: Event) -> None:
-    from confluent_kafka import Producer
-
-    if settings.kafka not in _PRODUCERS:
         options = {"bootstrap.servers": settings.kafka, "linger.ms": 20, "compression.type": "zstd"}
-        _PRODUCERS[settings.kafka] = Producer(options)
-    producer, name = _PRODUCERS[settings.kafka], topic_name(settings.topic_prefix, Topic.events)
-    body, key = event.to_json(), event.session_id.encode()
-    while True:
-        try:
-            producer.produce(name, body, key=key, timestamp=event.time)
-        except BufferError:
-            producer.poll(0.1)
-            continue
-        return
+        self._topic = topic_name(settings.topic_prefix, Topic.events)
+        self._producer = Producer(options)
 
+    def send(self, event: Event) -> None:
+        body, key = event.to_json(), event.session_id.encode()
+        while True:
+            try:
+                self._producer.produce(self._topic, body, key=key, timestamp=event.time)
+            except BufferError:
+                self._producer.poll(0.1)
+                continue
+            return
 
-def _flush(settings: Settings) -> None:
-    if _PRODUCERS[settings.kafka].flush(60):
-        raise ServiceError("Kafka did not take all events within a minute")
+    def flush(self) -> None:
+        if self._producer.flush(60):
+            raise ServiceError("Kafka did not take all events within a minute")
 
 
 def _await(settings: Settings, memory: Memory, reached: Any) -> dict[str, Any]:
@@ -166,8 +168,9 @@ def _delay_seconds(settings: Settings, memory: Memory) -> float:
     view = Event.model_validate(
         {"session_id": "probe", "type": "item_view", "time": end - 1000, "item_id": PROBE_ITEM}
     )
-    _send(settings, view)
-    _flush(settings)
+    sender = Sender(settings)
+    sender.send(view)
+    sender.flush()
     reader = SyncReader(settings, connect(settings))
     deadline = Deadline(LIMIT_SECONDS)
     while not deadline.expired():
@@ -181,7 +184,7 @@ def _delay_seconds(settings: Settings, memory: Memory) -> float:
 
 def text(document: dict[str, Any]) -> str:
     """The result for people."""
-    memory, delay = document["rss_mb"], document["delay_seconds"]
+    memory, delay = document["memory_mb"], document["delay_seconds"]
     return "\n".join(
         [
             f"read               {document['events_per_second']:>10,} events a second",

@@ -45,7 +45,11 @@ def stream(settings: Settings) -> Service:
     return Service(
         name="stream",
         command=(sys.executable, "-P", "-m", "spark_jobs", "stream"),
-        environment={"JAVA_HOME": str(ensure_java(settings))},
+        environment={
+            "JAVA_HOME": str(ensure_java(settings)),
+            "MALLOC_ARENA_MAX": "2",  # else each of Java's threads keeps memory of its own
+            "ARROW_DEFAULT_MEMORY_POOL": "system",  # gives back what it does not need
+        },
         folder=settings.home / "stream-run",
         ports={"stream_port": port},
         url=f"http://{host}:{port}",

@@ -87,6 +87,7 @@ def stream_session(settings: Settings) -> SparkSession:
     """A Spark session with the Kafka connector, small where all of it runs on this machine."""
     small = {
         "spark.driver.memory": settings.stream_memory,
+        "spark.driver.defaultJavaOptions": "-XX:+UseSerialGC -XX:ReservedCodeCacheSize=96m -Xss512k",
         "spark.sql.ui.retainedExecutions": "5",
         "spark.ui.retainedJobs": "20",
         "spark.ui.retainedStages": "20",
@@ -191,9 +192,7 @@ class TrendStream:
     def _count(self, after: int, until: int) -> None:
         items = item_buckets(message_facts(self._fresh(after, until))).persist()
         catalogue = offline_table(self._spark, self._settings.offline, Offline.item_catalogue)
-        self._store.put_buckets(
-            after, until, items.unionByName(category_buckets(items, catalogue))
-        )
+        self._store.put_buckets(after, until, items.unionByName(category_buckets(items, catalogue)))
         items.unpersist()
 
     def _fresh(self, after: int, until: int) -> DataFrame:

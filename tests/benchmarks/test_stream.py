@@ -13,7 +13,7 @@ def test_the_result_is_readable_with_and_without_the_single_view() -> None:
     document = {
         "events_per_second": 12_345, "count_and_tell_seconds": 3.5, "rows": 6000,
         "idle_cycle_seconds": [0.5, 0.7], "delay_seconds": None,
-        "rss_mb": {"java": 700.0, "python": 300.0, "together": 990.0},
+        "memory_mb": {"java": 700.0, "python": 300.0, "together": 990.0},
     }  # fmt: skip
     assert "12,345 events a second" in text(document)
     assert "not measured" in text(document)
