@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float32]
 Tabular: TypeAlias = pa.Table | Path | str
 """A table, or where its Parquet files lie (a file, a folder or an s3:// address)."""
 
-_EVENT_COLUMNS = ("visit", "time", "key", "type", "item_id")
+_EVENT_COLUMNS = ("visit", "time", "received", "key", "type", "item_id")
 _VECTOR_COLUMNS = ("item_id", "vector")
 
 
@@ -64,12 +64,14 @@ _NO_ROWS = np.empty(0, dtype=np.intp)
 def read_history(events: Tabular, vectors: Tabular | None, cutoff_ms: int) -> History:
     """Read `events_clean` and `item_vectors` up to the cut-off.
 
-    Later events, and vectors of items that no earlier event names, are left out. UsageError when
-    a table has other columns than it should, or vectors of different lengths.
+    Events that happened or became known later, and vectors of items that no earlier event names,
+    are left out. UsageError when a table has other columns than it should, or vectors of
+    different lengths.
     """
     interest = [int(kind) for kind in INTEREST_TYPES]
     known = (
         (ds.field("time") < cutoff_ms)
+        & (ds.field("received") < cutoff_ms)
         & ds.field("type").isin(interest)
         & ds.field("item_id").is_valid()
         & (ds.field("item_id") != "")

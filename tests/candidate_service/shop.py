@@ -24,6 +24,7 @@ def events(rows: Sequence[Row]) -> pa.Table:
         {
             "visit": pa.array(visits, pa.string()),
             "time": pa.array(times, pa.int64()),
+            "received": pa.array(times, pa.int64()),
             "key": pa.array(range(len(rows)), pa.int64()),
             "type": pa.array([int(kind) for kind in types], pa.int32()),
             "item_id": pa.array(items, pa.string()),

@@ -119,6 +119,15 @@ def test_only_interest_counts(tmp_path: Path) -> None:
     assert len(index) == 2
 
 
+def test_what_became_known_at_the_cutoff_is_not_in_the_index(tmp_path: Path) -> None:
+    table = events(visit("v", ["a", "b"]) + visit("w", ["late"]))
+    late = [CUTOFF if item == "late" else CUTOFF - 1 for item in table["item_id"].to_pylist()]
+    place = table.column_names.index("received")
+    told_late = table.set_column(place, "received", pa.array(late, pa.int64()))
+    manifest = build_index(told_late, None, CUTOFF, tmp_path)
+    assert len(CandidateIndex.load(tmp_path / manifest.version)) == 2
+
+
 def test_same_input_in_any_order_is_the_same_version(tmp_path: Path) -> None:
     table = events(planted_rows())
     shuffled = table.take(np.random.default_rng(1).permutation(len(table)))
@@ -206,7 +215,7 @@ def test_useless_vectors_are_left_out(tmp_path: Path) -> None:
 
 def test_wrong_input_is_told(tmp_path: Path) -> None:
     table = events(planted_rows())
-    _refused("visit, time, key", build_index, table.drop(["visit"]), None, CUTOFF, tmp_path)
+    _refused("visit, time, received, key", build_index, table.drop(["visit"]), None, CUTOFF, tmp_path)
     _refused("no event of interest", build_index, table, None, 5, tmp_path)
     _refused("no events to read", build_index, tmp_path / "none", None, CUTOFF, tmp_path)
     uneven = vectors({"i01": [1.0], "i02": [1.0, 2.0]})
