@@ -39,6 +39,8 @@ _TAGS = {
     DType.list_string: 0x62,
 }
 _NAN = b"\x35" + struct.pack("<f", float("nan"))
+MISSING: dict[DType, Cell] = {DType.float32: _NAN, DType.int64: b"\x20\x00"}
+"""What is decoded as a missing value, of the types where that is quicker than None."""
 _SIZE = struct.Struct("<I").pack
 _VARINT_BYTES = 10
 _MASK = (1 << 64) - 1
@@ -46,6 +48,9 @@ _SMALL = tuple(bytes([number]) for number in range(0x80))
 # what stands before the varints of a list, by how many bytes those are: most lists are short
 _SHORT_LISTS = tuple(b"\x72" + _SMALL[size + 2] + b"\x0a" + _SMALL[size] for size in range(0x7E))
 _SHIFTS = np.arange(0, 7 * _VARINT_BYTES, 7, dtype=np.uint64)
+_WEIGHTS = np.uint64(1) << _SHIFTS
+_FLOAT = np.dtype([("tag", np.uint8), ("value", "<f4")])
+_INT64 = np.dtype([("tag", np.uint8), ("digits", np.uint8, _VARINT_BYTES), ("more", np.uint8)])
 
 
 @dataclass(frozen=True)
@@ -62,12 +67,16 @@ class ViewLayout:
     def key(self, entity_id: str) -> bytes:
         """The hash of an entity."""
         raw = entity_id.encode()
-        return self.prefix + _SIZE(len(raw)) + raw + self.suffix
+        return self.head(len(raw)) + raw + self.suffix
+
+    def head(self, size: int) -> bytes:
+        """What stands before an id of so many bytes."""
+        return self.prefix + _SIZE(size)
 
     def keys(self, entity_ids: Sequence[str]) -> list[bytes]:
         """The hashes of many."""
-        raws = [entity_id.encode() for entity_id in entity_ids]
-        heads = {size: self.prefix + _SIZE(size) for size in set(map(len, raws))}
+        raws = list(map(str.encode, entity_ids))
+        heads = {size: self.head(size) for size in set(map(len, raws))}
         return [heads[len(raw)] + raw + self.suffix for raw in raws]
 
 
@@ -206,8 +215,14 @@ def decode_column(dtype: DType, cells: Sequence[Cell]) -> Column:
 
     ServiceError where something else is stored than the type says.
     """
+    column: Column = decode_columns(dtype, [cells])[0]
+    return column
+
+
+def decode_columns(dtype: DType, columns: Sequence[Sequence[Cell]]) -> Column:
+    """The same of features of one type [columns, rows]: numpy's price of a call is paid once."""
     try:
-        return _DECODERS[dtype](cells)
+        return _DECODERS[dtype](columns).reshape(len(columns), len(columns[0]))
     except (ValueError, IndexError) as error:
         raise ServiceError(
             f"the online store holds another type than {dtype} ({error}): "
@@ -218,9 +233,10 @@ def decode_column(dtype: DType, cells: Sequence[Cell]) -> Column:
 def decode_timestamps(cells: Sequence[Cell]) -> npt.NDArray[np.int64]:
     """Event times in milliseconds; -1 where there is none."""
     times = {cell: _decode_timestamp(cell) for cell in set(cells)}  # rows written together share it
-    return np.array([times[cell] for cell in cells], dtype=np.int64)
+    return np.fromiter(map(times.__getitem__, cells), np.int64, len(cells))
 
 
+@lru_cache(maxsize=16_384)  # see `encode_timestamp`
 def _decode_timestamp(cell: Cell) -> int:
     if cell is None:
         return -1
@@ -233,43 +249,48 @@ def _decode_timestamp(cell: Cell) -> int:
     return _signed(parts[8]) * 1000 + parts[16] // 1_000_000
 
 
-def _decode_floats(cells: Sequence[Cell]) -> Column:
-    whole = _whole(cells, len(_NAN))
-    joined = b"".join([cell or _NAN for cell in cells]) if whole is None else whole
-    raw = np.frombuffer(joined, dtype=np.uint8)
-    table = raw.reshape(len(cells), len(_NAN))
+def _decode_floats(columns: Sequence[Sequence[Cell]]) -> Column:
+    joined = b"".join([_joined(cells, _NAN) for cells in columns])
+    table = np.frombuffer(joined, dtype=_FLOAT)
     _check_tags(table, DType.float32)
-    return np.ascontiguousarray(table[:, 1:]).view("<f4").reshape(-1).astype(np.float32, copy=False)
+    return table["value"].astype(np.float32)
 
 
-def _whole(cells: Sequence[Any], size: int) -> bytes | None:
-    """All cells in one, where none is missing; each has the size, or is empty or None."""
+def _joined(cells: Sequence[Any], missing: bytes) -> bytes:
+    """All cells as one, each of the size of `missing`, which stands for None and empty ones."""
     try:
         joined = b"".join(cells)
-    except TypeError:
-        return None
-    return joined if len(joined) == size * len(cells) else None
+    except TypeError:  # there are Nones
+        joined = b""
+    whole = len(joined) == len(missing) * len(cells)
+    return joined if whole else b"".join([cell or missing for cell in cells])
 
 
-def _decode_int64s(cells: Sequence[Cell]) -> Column:
-    width = 1 + _VARINT_BYTES
-    raw = b"".join([(cell or b"\x20").ljust(width, b"\0") for cell in cells])
-    table = np.frombuffer(raw, dtype=np.uint8).reshape(len(cells), width)
+def _decode_int64s(columns: Sequence[Sequence[Cell]]) -> Column:
+    cells = list(chain.from_iterable(columns))
+    whole = cells if all(cells) else [cell or b"\x20" for cell in cells]
+    # as an array of bytes, for that fills each up with zeros
+    table = np.array(whole, f"S{_INT64.itemsize}").view(_INT64)
     _check_tags(table, DType.int64)
-    digits = (table[:, 1:] & 0x7F).astype(np.uint64)
-    values: Column = (digits << _SHIFTS).sum(axis=1, dtype=np.uint64).view(np.int64)
+    if table["more"].any():
+        raise ValueError(f"more than {_VARINT_BYTES} bytes of a number")
+    values: Column = ((table["digits"] & 0x7F) @ _WEIGHTS).view(np.int64)
     return values
 
 
-def _decode_texts(cells: Sequence[Cell]) -> Column:
+def _decode_texts(columns: Sequence[Sequence[Cell]]) -> Column:
+    cells = chain.from_iterable(columns)
     return _objects([_decode_text(cell) if cell else None for cell in cells])
 
 
 def _decode_text(cell: bytes) -> str:
+    if cell[0] == _TAGS[DType.string] and cell[1] == len(cell) - 2 < 0x80:
+        return cell[2:].decode()
     return _body(cell, 0, _TAGS[DType.string])[0].decode()
 
 
-def _decode_int64_lists(cells: Sequence[Cell]) -> Column:
+def _decode_int64_lists(columns: Sequence[Sequence[Cell]]) -> Column:
+    cells = chain.from_iterable(columns)
     return _objects([_decode_int64_list(cell) if cell else [] for cell in cells])
 
 
@@ -286,7 +307,8 @@ def _decode_int64_list(cell: bytes) -> list[int]:
     return values
 
 
-def _decode_text_lists(cells: Sequence[Cell]) -> Column:
+def _decode_text_lists(columns: Sequence[Sequence[Cell]]) -> Column:
+    cells = chain.from_iterable(columns)
     return _objects([_decode_text_list(cell) if cell else [] for cell in cells])
 
 
@@ -308,9 +330,9 @@ _DECODERS = {
 }
 
 
-def _check_tags(table: npt.NDArray[np.uint8], dtype: DType) -> None:
-    if not (table[:, 0] == _TAGS[dtype]).all():
-        raise ValueError(f"first bytes {sorted(set(table[:, 0].tolist()))}")
+def _check_tags(table: npt.NDArray[np.void], dtype: DType) -> None:
+    if (table["tag"] != _TAGS[dtype]).any():
+        raise ValueError(f"first bytes {sorted(set(table['tag'].tolist()))}")
 
 
 def _body(raw: bytes, place: int, tag: int) -> tuple[bytes, int]:

@@ -7,12 +7,14 @@ maximum age of `contracts.features` applied, which Feast does offline only.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
-from itertools import chain
+from functools import lru_cache
+from itertools import repeat
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -30,10 +32,11 @@ from feast_engine.connection import (
     unreachable,
 )
 from feast_engine.layout import (
+    MISSING,
     Cell,
     Column,
     ViewLayout,
-    decode_column,
+    decode_columns,
     decode_timestamps,
     layout_of,
 )
@@ -46,6 +49,9 @@ class Status(IntEnum):
     PRESENT = 0
     MISSING = 1
     TOO_OLD = 2
+
+
+_PRESENT, _MISSING, _TOO_OLD = map(np.int8, Status)
 
 
 @dataclass(frozen=True)
@@ -76,20 +82,52 @@ class ViewRows:
 
 @dataclass(frozen=True)
 class _Part:
-    """What one request wants of the hashes of its command."""
+    """What the request at `place` wants of the hashes of its command. `start` is where its event
+    time comes among the fields; its features come next."""
 
+    place: int
     layout: ViewLayout
     names: tuple[str, ...]
     start: int
-    command: int
 
 
 @dataclass(frozen=True)
 class _Command:
-    """One HMGET for each key; requests for the same keys share it."""
+    """One HMGET for each key; requests for the same keys share it. `missing`: what is decoded
+    where a key has none of the fields. `alike`: which of the fields are features of a type."""
 
-    keys: list[bytes]
+    parts: list[_Part]
     fields: list[bytes]
+    missing: list[Cell]
+    alike: dict[DType, list[int]]
+
+    def add(self, place: int, layout: ViewLayout, wanted: Sequence[str] | None) -> None:
+        """UsageError for features that the view lacks."""
+        names = _names(layout, wanted)
+        self.parts.append(_Part(place, layout, names, len(self.fields)))
+        self.fields.append(layout.timestamp)
+        self.missing.append(None)
+        for name in names:
+            dtype = layout.types[name]
+            self.alike.setdefault(dtype, []).append(len(self.fields))
+            self.fields.append(layout.fields[name])
+            self.missing.append(MISSING.get(dtype))
+
+    def of(self, ids: Sequence[bytes]) -> Many:
+        """For the hashes of these entities."""
+        layout = self.parts[0].layout
+        return Many(b"HMGET", ids, self.fields, layout.head, layout.suffix)
+
+
+@lru_cache(maxsize=256)  # a caller asks for the same features of other rows
+def _commands(
+    project: str, wanted: tuple[tuple[str, tuple[str, ...] | None, int], ...]
+) -> list[_Command]:
+    """Of requests for features of a view, each with the number of its command."""
+    commands = [_Command([], [], [], {}) for _ in {number for _, _, number in wanted}]
+    for place, (view, names, number) in enumerate(wanted):
+        commands[number].add(place, layout_of(view, project), names)
+    return commands
 
 
 PIECE = 1000
@@ -103,45 +141,43 @@ class _Plan:
     some keys: the rows of one are decoded while the server works on the next."""
 
     def __init__(self, project: str, requests: Sequence[ReadRequest]) -> None:
-        self.commands: list[_Command] = []
+        self._ids: list[list[bytes]] = []
         known: dict[tuple[Any, ...], int] = {}
-        self._parts = [self._part(project, request, known) for request in requests]
+        numbers = [self._number(layout_of(each.view, project), each.keys, known) for each in requests]
+        wanted = tuple(
+            (each.view, None if each.features is None else tuple(each.features), number)
+            for each, number in zip(requests, numbers, strict=True)
+        )
+        self._commands = _commands(project, wanted)
+        self._requests = len(requests)
         self._pieces = [
-            (number, command.keys[start : start + PIECE])
-            for number, command in enumerate(self.commands)
-            for start in range(0, max(1, len(command.keys)), PIECE)
+            (number, ids[start : start + PIECE])
+            for number, ids in enumerate(self._ids)
+            for start in range(0, max(1, len(ids)), PIECE)
         ]
 
-    def _part(self, project: str, request: ReadRequest, known: dict[tuple[Any, ...], int]) -> _Part:
-        layout = layout_of(request.view, project)
-        names = _names(layout, request.features)
-        same = (layout.prefix, tuple(request.keys))
+    def _number(
+        self, layout: ViewLayout, keys: Sequence[str], known: dict[tuple[Any, ...], int]
+    ) -> int:
+        same = (layout.prefix, tuple(keys))
         if same not in known:
-            known[same] = len(self.commands)
-            self.commands.append(_Command(layout.keys(request.keys), []))
-        command = self.commands[known[same]]
-        part = _Part(layout, names, len(command.fields), known[same])
-        command.fields.extend([layout.timestamp, *(layout.fields[name] for name in names)])
-        return part
+            known[same] = len(self._ids)
+            self._ids.append(list(map(str.encode, keys)))
+        return known[same]
 
     def payload(self) -> list[Many]:
-        return [Many(b"HMGET", keys, self.commands[number].fields) for number, keys in self._pieces]
+        return [self._commands[number].of(ids) for number, ids in self._pieces]
 
     def rows_of(self, piece: int, replies: list[list[Cell]], moment_ms: int | None) -> _Decoded:
         """The rows of a piece, by the place of their request."""
-        number, _ = self._pieces[piece]
-        table = _transposed(replies, self.commands[number])
-        return {
-            place: _decode(part, table, moment_ms)
-            for place, part in enumerate(self._parts)
-            if part.command == number
-        }
+        command = self._commands[self._pieces[piece][0]]
+        return _decode(command, _transposed(replies, command), moment_ms)
 
     def joined(self, pieces: Sequence[_Decoded]) -> list[ViewRows]:
         """The rows of each request."""
         return [
             _joined([piece[place] for piece in pieces if place in piece])
-            for place in range(len(self._parts))
+            for place in range(self._requests)
         ]
 
 
@@ -149,7 +185,10 @@ def _joined(pieces: list[ViewRows]) -> ViewRows:
     if len(pieces) == 1:
         return pieces[0]
     return ViewRows(
-        {name: np.concatenate([each.columns[name] for each in pieces]) for name in pieces[0].columns},
+        {
+            name: np.concatenate([each.columns[name] for each in pieces])
+            for name in pieces[0].columns
+        },
         np.concatenate([each.status for each in pieces]),
         np.concatenate([each.event_times_ms for each in pieces]),
     )
@@ -165,37 +204,42 @@ def _names(layout: ViewLayout, wanted: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _transposed(rows: list[list[Cell]], command: _Command) -> list[Sequence[Cell]]:
-    return list(zip(*rows, strict=True)) if rows else [()] * len(command.fields)
+    if not rows:
+        return [()] * len(command.fields)
+    nothing: list[Cell] = [None] * len(command.fields)
+    return list(zip(*[command.missing if row == nothing else row for row in rows], strict=True))
 
 
-def _decode(part: _Part, table: list[Sequence[Cell]], moment_ms: int | None) -> ViewRows:
-    stamps = table[part.start]
+def _decode(command: _Command, table: list[Sequence[Cell]], moment_ms: int | None) -> _Decoded:
+    """Columns of one type, of whatever request, are decoded as one."""
+    versions = [_version(part, table[part.start], moment_ms) for part in command.parts]
+    for part, (status, _) in zip(command.parts, versions, strict=True):
+        if status.max(initial=_PRESENT) == _TOO_OLD:
+            hide = (status != _PRESENT).tolist()
+            for place in range(part.start + 1, part.start + 1 + len(part.names)):
+                table[place] = _hidden(table[place], hide, command.missing[place])
+    decoded: dict[int, Column] = {}
+    for dtype, places in command.alike.items():
+        columns = decode_columns(dtype, [table[place] for place in places])
+        decoded |= zip(places, columns, strict=True)
+    return {
+        part.place: ViewRows(
+            {name: decoded[place] for place, name in enumerate(part.names, part.start + 1)}, *version
+        )
+        for part, version in zip(command.parts, versions, strict=True)
+    }
+
+
+def _version(
+    part: _Part, stamps: Sequence[Cell], moment_ms: int | None
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
     times = decode_timestamps(stamps)
-    status = _status(stamps, times, part.layout.view.max_age, moment_ms)
-    old = (status != Status.PRESENT).tolist() if (status == Status.TOO_OLD).any() else None
-    first = part.start + 1
-    columns: dict[DType, dict[str, Sequence[Cell]]] = {}
-    for name, cells in zip(part.names, table[first : first + len(part.names)], strict=True):
-        columns.setdefault(part.layout.types[name], {})[name] = _hidden(cells, old)
-    decoded: dict[str, Column] = {}
-    for dtype, alike in columns.items():
-        decoded |= _decode_together(dtype, alike, len(status))
-    return ViewRows({name: decoded[name] for name in part.names}, status, times)
+    return _status(stamps, times, part.layout.view.max_age, moment_ms), times
 
 
-def _hidden(cells: Sequence[Cell], where: list[bool] | None) -> Sequence[Cell]:
+def _hidden(cells: Sequence[Cell], where: list[bool], missing: Cell) -> Sequence[Cell]:
     """The cells without those of the rows named by `where`."""
-    if where is None:
-        return cells
-    return [None if hide else cell for hide, cell in zip(where, cells, strict=True)]
-
-
-def _decode_together(
-    dtype: DType, columns: Mapping[str, Sequence[Cell]], rows: int
-) -> dict[str, Column]:
-    """Columns of one type, decoded as one: numpy's price of a call is paid once."""
-    values = decode_column(dtype, list(chain.from_iterable(columns.values())))
-    return dict(zip(columns, values.reshape(len(columns), rows), strict=True))
+    return [missing if hide else cell for hide, cell in zip(where, cells, strict=True)]
 
 
 def _status(
@@ -204,11 +248,11 @@ def _status(
     max_age: timedelta | None,
     moment_ms: int | None,
 ) -> npt.NDArray[np.int8]:
-    missing = np.array([stamp is None for stamp in stamps], dtype=bool)
-    status = np.where(missing, Status.MISSING, Status.PRESENT).astype(np.int8)
+    missing = np.fromiter(map(is_, stamps, repeat(None)), bool, len(stamps))
+    status = np.where(missing, _MISSING, _PRESENT)
     if max_age is not None and moment_ms is not None:
         age = moment_ms - times
-        status[~missing & (age > max_age // timedelta(milliseconds=1))] = Status.TOO_OLD
+        status[~missing & (age > max_age // timedelta(milliseconds=1))] = _TOO_OLD
     return status
 
 

@@ -1,29 +1,42 @@
 """Many Redis commands as one payload, their replies read one after the other.
 
 redis-py's own pipeline spends 25 microseconds a command, 55 on asyncio. Here the commands' bytes
-are prepared and sent on a connection of the client's own pool, through its public methods. A
-Redis Cluster, where keys lie on several servers, takes redis-py's pipeline.
+are prepared and sent on a connection of the client's own pool, and replies that came together are
+taken together from hiredis, redis-py's parser. A Redis Cluster, where keys lie on several servers,
+takes redis-py's pipeline.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple, cast
 
+import hiredis
 import redis
 import redis.asyncio
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
 
 from feast_engine.connection import AsyncClient, SyncClient
 
 
 class Many(NamedTuple):
-    """A command for each key; all share the other arguments, which are packed once."""
+    """A command for each key; all share the other arguments, which are packed once. What keys have
+    in common may be given apart: before each of `keys` comes the head of its length, then the end.
+    """
 
     name: bytes
     keys: Sequence[bytes]
     arguments: Sequence[bytes]
+    head: Callable[[int], bytes] = lambda _: b""
+    end: bytes = b""
+
+    def whole(self) -> list[bytes]:
+        """The keys with head and end."""
+        return [self.head(len(key)) + key + self.end for key in self.keys]
 
 
 AHEAD = 2000
@@ -42,7 +55,7 @@ def exchange(client: SyncClient, pieces: Sequence[Many]) -> Generator[list[Any],
         for send, read in _turns(pieces):
             for piece in send:
                 connection.send_packed_command([_packed(piece)])
-            yield [connection.read_response(disable_decoding=True) for _ in read.keys]
+            yield _replies(connection, len(read.keys))
     except BaseException:
         connection.disconnect()  # replies may be under way: nobody may take them for theirs
         raise
@@ -64,12 +77,44 @@ async def exchange_async(
         for send, read in _turns(pieces):
             for piece in send:
                 await connection.send_packed_command([_packed(piece)])
-            yield [await connection.read_response(disable_decoding=True) for _ in read.keys]
+            yield await _replies_async(connection, len(read.keys))
     except BaseException:
         await connection.disconnect(nowait=True)  # see `exchange`
         raise
     finally:
         await pool.release(connection)
+
+
+def _replies(connection: Any, count: int) -> list[Any]:
+    replies: list[Any] = []
+    while len(replies) < count:
+        replies.append(connection.read_response(disable_decoding=True))
+        replies += _arrived(connection, count - len(replies))
+    return replies
+
+
+async def _replies_async(connection: Any, count: int) -> list[Any]:
+    replies: list[Any] = []
+    while len(replies) < count:
+        replies.append(await connection.read_response(disable_decoding=True))
+        replies += _arrived(connection, count - len(replies))
+    return replies
+
+
+def _arrived(connection: Any, most: int) -> list[Any]:
+    """Replies that came along with the one just read, at most so many: redis-py gives one a call,
+    for several times what hiredis takes to parse it. Raises redis.RedisError.
+
+    None where the connection has another parser, or a protocol in which messages that are no
+    replies come between them (RESP3): `read_response` then gives each.
+    """
+    reader = getattr(connection._parser, "_reader", None)
+    if not isinstance(reader, hiredis.Reader) or connection.protocol not in (2, "2"):
+        return []
+    replies = list(islice(iter(partial(reader.gets, False), NOT_ENOUGH_DATA), most))
+    if any(issubclass(kind, Exception) for kind in set(map(type, replies))):
+        raise next(reply for reply in replies if isinstance(reply, Exception))
+    return replies
 
 
 async def _connected(pool: Any) -> Any:
@@ -137,14 +182,14 @@ class Stream:
 
 def _by_pipeline(client: Any, piece: Many) -> list[Any]:
     with client.pipeline(transaction=False) as pipeline:
-        for key in piece.keys:
+        for key in piece.whole():
             pipeline.execute_command(piece.name.decode(), key, *piece.arguments)
         return list(pipeline.execute())
 
 
 async def _by_pipeline_async(client: Any, piece: Many) -> list[Any]:
     async with client.pipeline(transaction=False) as pipeline:
-        for key in piece.keys:
+        for key in piece.whole():
             pipeline.execute_command(piece.name.decode(), key, *piece.arguments)
         return list(await pipeline.execute())
 
@@ -155,7 +200,15 @@ def _packed(piece: Many) -> bytes:
         return b""
     head = b"*%d\r\n%b" % (2 + len(piece.arguments), _text(piece.name))
     tail = b"".join(map(_text, piece.arguments))
-    return head + (tail + head).join(map(_text, piece.keys)) + tail
+    starts = {size: _start(piece, size) for size in set(map(len, piece.keys))}
+    keys = [starts[len(key)] + key for key in piece.keys]
+    after = piece.end + b"\r\n" + tail
+    return head + (after + head).join(keys) + after
+
+
+def _start(piece: Many, size: int) -> bytes:
+    head = piece.head(size)
+    return b"$%d\r\n%b" % (len(head) + size + len(piece.end), head)
 
 
 def packed(parts: Sequence[bytes]) -> bytes:

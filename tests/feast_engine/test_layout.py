@@ -81,6 +81,33 @@ def test_what_feast_stored_is_read_back(column: tuple[DType, list[Any]]) -> None
         assert decoded.tolist() == expected
 
 
+@given(
+    st.sampled_from(list(DType)).flatmap(
+        lambda dtype: st.tuples(
+            st.just(dtype),
+            st.lists(st.lists(VALUES[dtype], min_size=3, max_size=3), min_size=1, max_size=4),
+            st.lists(st.sampled_from([None, b"", layout.MISSING.get(dtype)]), max_size=2),
+        )
+    )
+)
+def test_columns_decoded_as_one_are_those_decoded_alone(
+    columns: tuple[DType, list[list[Any]], list[layout.Cell]],
+) -> None:
+    """With cells that are empty, that are not there, and what the reader puts in their place."""
+    dtype, values, missing = columns
+    cells = [[*layout.encode_column(dtype, column), *missing] for column in values]
+    decoded = layout.decode_columns(dtype, cells)
+    for column, each in zip(decoded, cells, strict=True):
+        alone = [layout.decode_column(dtype, [cell]).tolist()[0] for cell in each]
+        assert repr(column.tolist()) == repr(alone)  # in which nan is nan
+        assert repr(column.tolist()[3:]) == repr([MISSING[dtype]] * len(missing))
+
+
+def test_a_number_of_too_many_bytes_is_told() -> None:
+    with pytest.raises(ServiceError, match="10 bytes"):
+        layout.decode_column(DType.int64, [b"\x20" + b"\x81" * 11 + b"\x01"])
+
+
 @given(st.sampled_from([view for view in VIEWS.values() if not view.on_demand]), IDS)
 def test_a_row_lies_under_feasts_key(view: Any, entity_id: str) -> None:
     from feast.infra.online_stores.helpers import _redis_key

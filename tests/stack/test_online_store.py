@@ -190,6 +190,14 @@ def test_a_read_of_many_and_of_none(shop: Settings, client: Any) -> None:
         assert found[2].columns["traffic_source"].tolist() == [1.0, 1.0]
 
 
+def test_an_items_fields_are_found_without_a_search(shop: Settings, client: Any) -> None:
+    """In a hash table: what the reader's time for hundreds of items rests on."""
+    for view in ("item_catalogue", "item_activity"):
+        OnlineWriter(shop, client).write(view, ["quick"], [NOON], some(view, 1.0))
+    key = layout_of("item_catalogue", shop.feast_project).key("quick")
+    assert client.object("encoding", key) == b"hashtable"
+
+
 def test_full_names_and_stores_own_reads_know_the_age(
     shop: Settings, store: Any, client: Any
 ) -> None:
