@@ -215,7 +215,9 @@ def test_useless_vectors_are_left_out(tmp_path: Path) -> None:
 
 def test_wrong_input_is_told(tmp_path: Path) -> None:
     table = events(planted_rows())
-    _refused("visit, time, received, key", build_index, table.drop(["visit"]), None, CUTOFF, tmp_path)
+    _refused(
+        "visit, time, received, key", build_index, table.drop(["visit"]), None, CUTOFF, tmp_path
+    )
     _refused("no event of interest", build_index, table, None, 5, tmp_path)
     _refused("no events to read", build_index, tmp_path / "none", None, CUTOFF, tmp_path)
     uneven = vectors({"i01": [1.0], "i02": [1.0, 2.0]})
