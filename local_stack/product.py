@@ -58,7 +58,7 @@ def stream(settings: Settings) -> Service:
         probe=lambda: _probe_readyz(host, port),
         start_seconds=300.0,  # the first start fetches Spark's Kafka connector, 62 MB
         stop_seconds=20.0,
-        hint="it needs Java 17 or 21, 1.2 GB of memory and, at its first start, Maven Central",
+        hint="it needs Java 17 or 21, 1.4 GB of memory and, at its first start, Maven Central",
     )
 
 
