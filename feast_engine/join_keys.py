@@ -79,7 +79,7 @@ def _comparable(column: pa.ChunkedArray, kind: pa.DataType, name: str) -> pa.Chu
     """The asking column with values that DuckDB compares with the history's without a loss."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if pa.types.is_null(column.type):
+    if column.null_count == len(column):  # pandas gives a column of nothing any type
         return pa.chunked_array([pa.nulls(len(column), kind)])
     if pa.types.is_integer(kind):
         return _whole_numbers(column, name)
