@@ -33,7 +33,9 @@ STORED_COLUMNS: Columns = {**MESSAGE_COLUMNS, "at": "int64"}
 
 def kafka_messages(spark: SparkSession, settings: Settings, since: int) -> DataFrame:
     """The stream of both topics' messages; at its very first start from `since` (milliseconds)."""
-    topics = [topic_name(settings.topic_prefix, topic) for topic in (Topic.events, Topic.impressions)]
+    topics = [
+        topic_name(settings.topic_prefix, topic) for topic in (Topic.events, Topic.impressions)
+    ]
     options = {
         "kafka.bootstrap.servers": settings.kafka,
         "subscribe": ",".join(topics),

@@ -88,11 +88,14 @@ def window_rows(changes: DataFrame, entity: str, created: Column) -> DataFrame:
     table = TABLES[entity]
     (join_key,) = VIEWS[table.value].join_keys
     rates = {
-        f"click_rate_{name}": F.col(f"list_views_{name}") / (F.col(f"impressions_{name}") + SMOOTHING)
+        f"click_rate_{name}": F.col(f"list_views_{name}")
+        / (F.col(f"impressions_{name}") + SMOOTHING)
         for name in WINDOWS_MS
     }
     counts = {
-        f"{measure}_{name}": F.col(f"{measure}_{name}") for measure in MEASURES for name in WINDOWS_MS
+        f"{measure}_{name}": F.col(f"{measure}_{name}")
+        for measure in MEASURES
+        for name in WINDOWS_MS
     }
     values = [column.alias(f"{entity}_{name}") for name, column in {**counts, **rates}.items()]
     rows = changes.where(F.col("entity") == entity).select(

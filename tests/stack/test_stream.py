@@ -72,7 +72,9 @@ class Shop:
         chance = random.Random(seed)  # noqa: S311
         shop = cls((now - 6 * HOUR) // STEP * STEP, now - 15 * MINUTE)
         for number in range(240):
-            shop._visit(chance, f"s{number}", chance.randrange(shop.history - 7 * DAY, shop.history))
+            shop._visit(
+                chance, f"s{number}", chance.randrange(shop.history - 7 * DAY, shop.history)
+            )
         for number in range(240, 500):
             shop._visit(chance, f"s{number}", chance.randrange(shop.history, shop.end))
         shop.messages.append((Topic.events, b"no json", shop.end, False))
@@ -95,7 +97,13 @@ class Shop:
         kind = chance.choice(KINDS)
         request = f"r-{session}" if chance.random() < 0.3 else None
         event = Event.model_validate(
-            {"session_id": session, "type": kind, "time": time, "item_id": item, "request_id": request}
+            {
+                "session_id": session,
+                "type": kind,
+                "time": time,
+                "item_id": item,
+                "request_id": request,
+            }
         )
         row = {**event.model_dump(), "type": kind, "device": "unknown", "source": "unknown"}
         self._tell(chance, Topic.events, row, event.to_json(), time)
@@ -208,7 +216,10 @@ def online(settings: Settings, table: Offline, keys: list[str]) -> dict[str, tup
 def check_equal(spark: Any, settings: Settings, shop: Shop, told: int) -> None:
     """Tables and online store hold what the batch job says of the stretch that the stream told."""
     whole = expected(spark, settings, told)
-    for table, key in ((Offline.item_windows, "item_id"), (Offline.category_windows, "category_name")):
+    for table, key in (
+        (Offline.item_windows, "item_id"),
+        (Offline.category_windows, "category_name"),
+    ):
         right = rows_of(whole, table, shop.history, told)
         assert len(right) > 50
         assert rows_of(settings, table, shop.history, told) == right
