@@ -117,6 +117,8 @@ def test_no_field_is_declared_that_nobody_asked_for(repository: Any) -> None:
 def test_the_plain_yaml_is_the_embedded_one_with_default_settings() -> None:
     plain = yaml.safe_load((REPOSITORY / "feature_store.yaml").read_text())
     plain["registry"] = str((REPOSITORY / plain["registry"]).resolve())
+    engine = plain["batch_engine"]
+    engine["offline"] = str((REPOSITORY / engine["offline"]).resolve())
     assert store_yaml(Settings.from_environment({})) == plain
     assert plain["registry"].startswith(str(ROOT))
 
