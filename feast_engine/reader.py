@@ -143,7 +143,9 @@ class _Plan:
     def __init__(self, project: str, requests: Sequence[ReadRequest]) -> None:
         self._ids: list[list[bytes]] = []
         known: dict[tuple[Any, ...], int] = {}
-        numbers = [self._number(layout_of(each.view, project), each.keys, known) for each in requests]
+        numbers = [
+            self._number(layout_of(each.view, project), each.keys, known) for each in requests
+        ]
         wanted = tuple(
             (each.view, None if each.features is None else tuple(each.features), number)
             for each, number in zip(requests, numbers, strict=True)
@@ -224,7 +226,8 @@ def _decode(command: _Command, table: list[Sequence[Cell]], moment_ms: int | Non
         decoded |= zip(places, columns, strict=True)
     return {
         part.place: ViewRows(
-            {name: decoded[place] for place, name in enumerate(part.names, part.start + 1)}, *version
+            {name: decoded[place] for place, name in enumerate(part.names, part.start + 1)},
+            *version,
         )
         for part, version in zip(command.parts, versions, strict=True)
     }
