@@ -9,6 +9,7 @@ go through it. What becomes visible, and when, is recorded (`feast_engine.public
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,7 +34,9 @@ from feast_engine.connection import unreachable
 from feast_engine.expiry import FOR_SALE, GONE, life_seconds
 from feast_engine.guard import Written
 from feast_engine.layout import layout_of
+from feast_engine.parquet import NoTable
 
+_log = logging.getLogger(__name__)
 BATCH_ROWS = 8192
 """Rows that are encoded at a time: some megabytes."""
 
@@ -80,14 +83,16 @@ class BulkEngine(LocalComputeEngine):  # type: ignore[misc]  # untyped
                 f"{span.view.name}: the online store holds the newest row of a key only"
             )
         until_ms = int(span.end.timestamp() * 1000)
-        table = self._newest(registry, span)
+        job = f"{span.view.name}-{until_ms}"
+        try:
+            table = self._newest(registry, span)
+        except NoTable as nothing:  # its job has not run, or is not wanted here
+            _log.warning("%s: nothing to materialise: %s", span.view.name, nothing)
+            return _succeeded(job)
         begun = publications.begin(self.offline, span.view.name, until_ms)
         written = self._write(span.view, table)
         publications.finish(self.offline, begun, written.rows + written.older)
-        return LocalMaterializationJob(
-            job_id=f"{span.view.name}-{begun.started_ms}-{until_ms}",
-            status=MaterializationJobStatus.SUCCEEDED,
-        )
+        return _succeeded(f"{job}-{begun.started_ms}")
 
     def _newest(self, registry: Any, span: _Span) -> Any:
         """The rows to write, as an Arrow table in the names of the view."""
@@ -122,6 +127,10 @@ class BulkEngine(LocalComputeEngine):  # type: ignore[misc]  # untyped
         except (redis.RedisError, OSError) as error:
             place = OnlineConfig(self.repo_config.project, config.connection_string, False, None)
             raise unreachable(place, error) from error
+
+
+def _succeeded(job_id: str) -> LocalMaterializationJob:
+    return LocalMaterializationJob(job_id=job_id, status=MaterializationJobStatus.SUCCEEDED)
 
 
 def without_gone(table: Any, until: datetime) -> Any:

@@ -257,7 +257,8 @@ def known_of_source(config: Any, source: Any, features: Sequence[str]) -> bool:
 
     if AS_KNOWN in source.tags:
         return tagged(source.tags)
-    views = FeatureStore(config=config).registry.list_all_feature_views(config.project)
+    store = FeatureStore(repo_path=config.repo_path, config=config)  # the registry lies beside it
+    views = store.registry.list_all_feature_views(config.project)
     of_source = []
     for view in views:
         own = getattr(view, "batch_source", None)

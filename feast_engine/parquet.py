@@ -35,6 +35,10 @@ _AT_ONCE = 16
 Integers = npt.NDArray[np.int64]
 
 
+class NoTable(UsageError):
+    """A folder without files, or none: what makes the table has not run."""
+
+
 @dataclass(frozen=True)
 class _Footer:
     schema: pa.Schema
@@ -56,7 +60,7 @@ class ParquetTable:
         self.filesystem = filesystem or fs.LocalFileSystem()
         self.files = self._asked(self._list)
         if not self.files:
-            raise UsageError(f"{path} holds no Parquet files")
+            raise NoTable(f"{path} holds no Parquet files")
 
     def _list(self) -> list[str]:
         found = self.filesystem.get_file_info(self.path)

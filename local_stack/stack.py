@@ -40,6 +40,8 @@ SUPERVISOR = "supervisor"
 POLL_SECONDS = 0.1
 COMMAND_SECONDS = 120.0
 """How long a command waits for another one that is starting or stopping the stack."""
+UNSEEN_LOOKS = 10
+"""So many looks in a row have to miss a process before it counts as gone."""
 SPAWN_SECONDS = 30.0
 FAILED_STARTS = 2
 """After so many `up` reports that a service does not start; the supervisor goes on trying."""
@@ -207,8 +209,11 @@ def _spawn_supervisor(settings: Settings) -> None:
             check=True,
         )
     deadline = Deadline(SPAWN_SECONDS)
+    unseen = 0
     while not is_supervised(settings) or read_state(settings) is None:
-        if deadline.expired() or not process.processes_of(settings.home, SUPERVISOR):
+        # a process that is being started shows no environment for a moment: one look proves nothing
+        unseen = 0 if process.processes_of(settings.home, SUPERVISOR) else unseen + 1
+        if deadline.expired() or unseen > UNSEEN_LOOKS:
             raise ServiceError(
                 f"the supervisor did not start: {essence(log_path(settings, SUPERVISOR))};"
                 f" its log: {log_path(settings, SUPERVISOR)}"

@@ -63,12 +63,14 @@ class Answer:
 @dataclass(frozen=True)
 class Selection:
     """Which answers are looked at. Times in milliseconds; `sample`: so many answers at most,
-    drawn by hash; 0: all. `request`: only this one."""
+    drawn by hash; 0: all. `request`: only this one. `told`: when the tables were made that answers
+    are compared with; what was asked later is not in them."""
 
     since: int = 0
     until: int = 1 << 62
     sample: int = 0
     request: str = ""
+    told: int = 1 << 62
 
 
 @dataclass
@@ -110,6 +112,7 @@ class ServedAnswers:
         chosen = self.selection
         period = [chosen.since, chosen.until, chosen.request, chosen.request]
         database.execute(_ANSWERS, period)
+        database.execute(f"SET VARIABLE told = {int(chosen.told)}::BIGINT")
         (self.answers,) = database.execute("SELECT count(*) FROM answers").fetchone()
         for why, query in _INCOMPARABLE.items():
             (count,) = database.execute(query, period if "?" in query else None).fetchone()
@@ -123,7 +126,7 @@ class ServedAnswers:
 _IMPRESSION = ("request_id", "time", "degraded")
 _WHEN = "time >= ? AND time < ? AND (request_id = ? OR ? = '')"
 _ANSWERS = f"""CREATE TEMP TABLE answers AS
-    SELECT request_id, min(time) AS time, bool_and(asked IS NOT NULL) AS whole,
+    SELECT request_id, min(time) AS time, min(asked_at) AS asked_at, bool_and(asked IS NOT NULL) AS whole,
            count(DISTINCT place) = max(place) AS every_place
     FROM served WHERE {_WHEN} GROUP BY request_id"""  # noqa: S608  # no text from outside
 _UNLOGGED = f"""SELECT count(DISTINCT request_id) FROM impressions ANTI JOIN answers
@@ -131,12 +134,14 @@ _UNLOGGED = f"""SELECT count(DISTINCT request_id) FROM impressions ANTI JOIN ans
 _INCOMPARABLE = {
     "logged without what they were made from": "SELECT count(*) FROM answers WHERE NOT whole",
     "not all of their rows are in the lake": "SELECT count(*) FROM answers WHERE whole AND NOT every_place",
+    "asked after the offline tables were made": "SELECT count(*) FROM answers WHERE whole AND every_place AND asked_at >= getvariable('told')",
     "not ranked (the ranker did not answer)": f"{_UNLOGGED} list_contains(degraded, 'ranking')",
     "no rows logged (not sampled, or dropped)": f"{_UNLOGGED} NOT list_contains(degraded, 'ranking')",
 }
 _NUMBERED = """CREATE TEMP TABLE chosen AS
     SELECT request_id, row_number() OVER (ORDER BY time, request_id) - 1 AS number FROM (
-        SELECT * FROM answers WHERE whole AND every_place
+        SELECT * FROM answers
+        WHERE whole AND every_place AND asked_at < getvariable('told')
         ORDER BY hash(request_id || ?), request_id LIMIT ?)"""
 _CHUNK = """SELECT DISTINCT ON (number, place) chosen.number, served.*
     FROM served JOIN chosen USING (request_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,12 @@ from local_stack.cli.main import emit, json_option, settings
 def add_to(cli: click.Group) -> None:
     cli.add_command(parity)
     cli.add_command(replay)
+
+
+def _number(_context: click.Context, _option: click.Parameter, value: float) -> float:
+    if math.isnan(value):  # it lies in every range
+        raise click.BadParameter("expected a number from 0 to 1, got nan")
+    return value
 
 
 @click.command()
@@ -43,6 +50,7 @@ def add_to(cli: click.Group) -> None:
     default=0.0,
     show_default=True,
     type=click.FloatRange(0, 1),
+    callback=_number,
     help="Share of cells (and of scores) that may differ.",
 )
 @click.option(
@@ -76,7 +84,9 @@ def parity(
 ) -> None:
     """Compute every served feature again from the lake and compare it cell by cell.
 
-    Exit code 3 when a larger share than the threshold differs, 1 when nothing was served.
+    Exit code 3 when a larger share than the threshold differs, 1 when nothing was served. Status
+    and metrics tell of the last run that left nothing out: with --since or --hours, but without
+    --until, --sample and --offline.
     """
     from local_stack.cli.progress import StepProgress
     from local_stack.proof import STEPS, Proof, prove
@@ -87,6 +97,8 @@ def parity(
         raise UsageError("--hours and --since both say where to begin: give one of them")
     begin = _hours_ago(hours) if hours is not None else _moment("--since", since, 0)
     selection = Selection(begin, _moment("--until", until, 1 << 62), sample)
+    if selection.since >= selection.until:
+        raise UsageError("--since and --until: no time lies between them")
     _check_folder(offline)
     proof = Proof(selection, lag_ms, threshold, examples, offline, keep and keep.absolute())
     with StepProgress(STEPS) as progress:

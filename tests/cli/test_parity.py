@@ -23,6 +23,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--since", "yesterday"], "--since: got 'yesterday'"),
         (["--until", "-3"], "--until: got '-3'"),
         (["--since", "0", "--hours", "1"], "--hours and --since both say where to begin"),
+        (["--since", "5", "--until", "5"], "no time lies between them"),
         (["--offline", "/no/such/folder"], "--offline: there is no folder /no/such/folder"),
     ],
 )
@@ -32,7 +33,10 @@ def test_what_cannot_be_meant_is_refused(arguments: list[str], said: str) -> Non
     assert said in str(error)
 
 
-@pytest.mark.parametrize("arguments", [["--threshold", "2"], ["--lag-ms", "-1"], ["--sample", "x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--threshold", "2"], ["--threshold", "nan"], ["--lag-ms", "-1"], ["--sample", "x"]],
+)
 def test_numbers_out_of_range_are_refused(arguments: list[str]) -> None:
     assert CliRunner().invoke(parity, arguments).exit_code == 2
 

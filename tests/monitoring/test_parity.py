@@ -413,6 +413,14 @@ def test_only_the_selection_is_looked_at(shop: ProvenShop) -> None:
     assert shop.prove(Selection(sample=100)).answers == 8
 
 
+def test_answers_that_the_tables_cannot_know_are_counted(shop: ProvenShop) -> None:
+    for minute in range(8):
+        shop.ask(NOON + minute * MINUTE, session_id="s")
+    report = shop.prove(Selection(told=NOON + 6 * MINUTE))
+    assert report.answers == 6
+    assert report.answers_not_compared == {"asked after the offline tables were made": 2}
+
+
 def test_the_threshold_is_a_share_of_the_cells(shop: ProvenShop) -> None:
     for row in shop.online.rows["item_activity"].values():
         row["views_7d"] += 1.0

@@ -14,12 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from contracts.errors import ServiceError, UsageError
 from contracts.settings import Settings
 from contracts.tables import Offline
 from feast_engine import publications
-from feast_engine.config import REPOSITORY
+from feast_engine.config import REPOSITORY, store_yaml
 from feast_engine.connection import connect
 from feast_engine.expiry import GONE
 from feast_engine.layout import layout_of
@@ -177,11 +178,19 @@ def test_feasts_own_commands_go_through_it(shop: Settings, client: Any, tmp_path
     fresh = shop.model_copy(update={"feast_registry": str(tmp_path / "registry.db")})
     apply(fresh)
     end = f"{moment(NOON):%Y-%m-%dT%H:%M:%S}"
-    for command in (["materialize-incremental", "-v", "item_catalogue", end],
-                    ["materialize", "-v", VIEW, f"{moment(NOON - 3 * DAY):%Y-%m-%dT%H:%M:%S}", end]):  # fmt: skip
+    # as in feature_store.yaml: a registry beside the repository, wherever the command is run
+    told = {**store_yaml(fresh), "registry": os.path.relpath(fresh.feast_registry, REPOSITORY)}
+    plain = tmp_path / "plain.yaml"
+    plain.write_text(yaml.safe_dump(told))
+    start = f"{moment(NOON - 3 * DAY):%Y-%m-%dT%H:%M:%S}"
+    for yaml_file, *command in (
+        ["feature_repo/environments/embedded.yaml", "materialize-incremental", "-v", "item_catalogue", end],
+        ["feature_repo/environments/embedded.yaml", "materialize", "-v", VIEW, start, end],
+        [str(plain), "materialize", start, end],  # of all views, and some have no table
+    ):  # fmt: skip
         done = subprocess.run(
             [str(Path(sys.executable).parent / "feast"), "-c", "feature_repo",
-             "-f", "feature_repo/environments/embedded.yaml", *command],
+             "-f", yaml_file, *command],
             cwd=REPOSITORY.parent, env={**os.environ, **fresh.environment()},
             timeout=120, capture_output=True, text=True, check=False,
         )  # fmt: skip
@@ -193,4 +202,5 @@ def test_feasts_own_commands_go_through_it(shop: Settings, client: Any, tmp_path
         22.0,
         23.0,
     ]
-    assert [made.until_ms for made in publications.read(shop.offline, VIEW)] == [NOON]
+    assert [made.until_ms for made in publications.read(shop.offline, VIEW)] == [NOON, NOON]
+    assert publications.read(shop.offline, "item_windows") == []
