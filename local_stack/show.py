@@ -116,6 +116,8 @@ def demo_text(result: Mapping[str, Any]) -> str:
             "Look at next",
             table([(f"  {name}", address) for name, address in result["addresses"].items()]),
             "  ./nextclick status, ./nextclick recommend --item ID, ./nextclick --help",
+            "  ./nextclick parity: is what was served what the lake says?",
+            f"  ./nextclick replay {result['answer']['request_id']}: why this answer",
             "  stop it: make down",
         ]
     )

@@ -84,7 +84,7 @@ def replay_text(found: Replay, whole: bool) -> str:
         f" degraded: {', '.join(found.degraded) or 'nothing'}",
         f"scores at most {found.largest_score_difference:.1e} apart ({found.tolerance:.0e} allowed);"
         f" order {'the same' if found.same_order else 'another'}",
-        f"rules {found.rules_version}: {len(found.rules) or 'none'} applied",
+        f"rules applied: {len(found.rules) or 'none'} (version {found.rules_version})",
     ]
     return "\n".join([*head, *(_item_text(item, whole) for item in found.items)])
 
@@ -98,7 +98,8 @@ def _item_text(item: ReplayedItem, whole: bool) -> str:
     shown = parts if whole else parts[:SHOWN_CONTRIBUTIONS]
     rest = sum(value for _, value in parts[len(shown) :])
     rows = [(f"      {name}", _value(item.values[name]), f"{added:+.4f}") for name, added in shown]
-    rows.append(("      all others, and the mean", "", f"{rest + item.base:+.4f}"))
+    others = "      the mean of all" if whole else "      all others, and the mean of all"
+    rows.append((others, "", f"{rest + item.base:+.4f}"))
     head = f"  {item.place}.{moved} {item.item_id}  score {item.replayed:.6f} (served {item.served:.6f})"
     return f"{head}  from {sources or 'nowhere'}\n{table(rows, frozenset({1, 2}))}"
 

@@ -140,7 +140,7 @@ def test_the_text_of_a_replay_names_sources_values_and_contributions(shop: Prove
     short, whole = replay_text(found, whole=False), replay_text(found, whole=True)
     assert "the same answer; release r1" in short
     assert f"1. {answer['items'][0]['item_id']}" in short
-    assert "rules none: none applied" in short
+    assert "rules applied: none (version none)" in short
     assert "popular #" in short
     assert len(short) < len(whole)
     assert all(f" {name} " in whole for name in RANKED)
