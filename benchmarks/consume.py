@@ -65,7 +65,8 @@ def measure(events: int) -> dict[str, Any]:
         stack.up(settings, only=("redis", "kafka"), report=say)
         found = compare(settings, topic_messages(settings, Topic.events), now)
     committed, first, last = events - waiting, seen[0], seen[-1]
-    seconds, steady = last.second - first.second, events - first.taken
+    # of so few events that all were taken before the first look, there is no rate to tell
+    seconds, steady = last.second - first.second or 1.0, events - first.taken
     used = cpu.spent(first.cpu, last.cpu)
     return {
         "benchmark": "consume",
@@ -77,7 +78,7 @@ def measure(events: int) -> dict[str, Any]:
         "start_seconds": round(ready - began, 2),
         "events_per_second": round(steady / seconds),
         "events_per_second_with_start": round(committed / (ended - began)),
-        "cpu_us_per_event": {name: round(1e6 * s / steady, 2) for name, s in used.items()},
+        "cpu_us_per_event": {name: round(1e6 * s / max(1, steady), 2) for name, s in used.items()},
         "cores": {name: round(s / seconds, 2) for name, s in used.items()},
         "consumer_kept_waiting_for_a_core": round((last.delay - first.delay) / seconds, 2),
         **vars(found),

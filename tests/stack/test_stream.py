@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import Producer
+from pyspark import SparkContext
 from pyspark.errors import StreamingQueryException
 
 from contracts.deadline import Deadline
@@ -159,9 +160,20 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 
 @pytest.fixture(scope="module")
 def spark(servers: Settings) -> Iterator[Any]:
+    _end_java()
     session = stream_session(servers)
     yield session
     session.stop()
+
+
+def _end_java() -> None:
+    """Of Spark tests before: a Java that runs takes up no more packages, and the stream needs one."""
+    gateway = SparkContext._gateway
+    if gateway is not None:
+        gateway.shutdown()
+        gateway.proc.stdin.close()
+        gateway.proc.wait(60)
+        SparkContext._gateway = SparkContext._jvm = None
 
 
 @pytest.fixture
