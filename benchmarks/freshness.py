@@ -30,7 +30,7 @@ VISITORS = 500
 """Visits under way at a time; each call is the next one's in turn."""
 VISIT_CALLS = 5
 """After so many calls a visitor begins another visit: a visit remembers 100 events."""
-ASK_SECONDS = 0.005
+ASK_SECONDS = 0.02
 FINE_SECONDS = 0.1
 """Questions about one call come every `ASK_SECONDS` for so long, then ever more seldom: else it
 would be they under which a slow stack breaks down."""
@@ -76,7 +76,7 @@ class Found:
 @click.option("--seconds", default=20.0, show_default=True, type=click.FloatRange(0.5, 3600))
 @click.option("--warmup", default=3.0, show_default=True, type=click.FloatRange(0, 600), help="Seconds before.")  # fmt: skip
 @click.option("--batch", default=5, show_default=True, type=click.IntRange(1, 20), help="Events a call.")  # fmt: skip
-@click.option("--samples", default=10.0, show_default=True, type=click.FloatRange(0.1, 1000), help="Calls a second that are asked after.")  # fmt: skip
+@click.option("--samples", default=5.0, show_default=True, type=click.FloatRange(0.1, 1000), help="Calls a second that are asked after.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def COMMAND(  # noqa: N802  # the name that every benchmark has
     rate: float, seconds: float, warmup: float, batch: int, samples: float, as_json: bool
