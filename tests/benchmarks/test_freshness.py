@@ -73,7 +73,7 @@ def test_a_delay_is_measured_to_the_start_of_the_first_question_that_knew() -> N
     assert len(found.fresh) == 10
     assert all(35 <= fresh <= 150 for fresh in found.fresh)
     assert all(visible >= fresh for fresh, visible in zip(found.fresh, found.visible, strict=True))
-    assert found.questions > 50
+    assert found.questions >= 30  # at 0, 20, 40 milliseconds and once more
 
 
 def test_what_is_never_known_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
