@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum, StrEnum
 from hashlib import blake2b
@@ -135,11 +134,11 @@ def _named(enum: type[IntEnum]) -> BeforeValidator:
 _as_json = json.JSONEncoder(separators=(",", ":")).encode  # made once: json.dumps makes one a call
 
 
-class _Message(BaseModel):
+class Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_enum_values=False)
 
 
-class Event(_Message):
+class Event(Message):
     """Something a visitor did."""
 
     session_id: Id = Field(description="The visit. A pause of over 30 minutes begins a new one.")
@@ -210,7 +209,7 @@ class Event(_Message):
         return _as_json(fields).encode()
 
 
-class Product(_Message):
+class Product(Message):
     """What a shop says of an item; a field left out keeps its last value."""
 
     item_id: Id = Field(description="The item.")
@@ -223,7 +222,7 @@ class Product(_Message):
         return self.model_dump_json(exclude_none=True).encode()
 
 
-class PriceChange(_Message):
+class PriceChange(Message):
     """Price and availability of an item; a field left out keeps its last value."""
 
     item_id: Id = Field(description="The item.")
@@ -235,7 +234,7 @@ class PriceChange(_Message):
         return self.model_dump_json(exclude_none=True).encode()
 
 
-class Impression(_Message):
+class Impression(Message):
     """A list that was answered: written by the orchestrator, never by a client."""
 
     request_id: str
@@ -251,7 +250,7 @@ class Impression(_Message):
         return self.model_dump_json().encode()
 
 
-class ServedRows(_Message):
+class ServedRows(Message):
     """The feature rows of an answer's items, as the ranker saw them (`rows` [items, features]), and
     all that is needed to compute them anew: what was asked, and which stored rows were read.
 
@@ -285,34 +284,9 @@ class ServedRows(_Message):
         return self.model_dump_json().encode()
 
 
-@dataclass(frozen=True)
-class DeadLetter:
-    """A refused message and why: a row of the dead-letter table, a message of its topic."""
-
-    origin: str  # "import:<file name>", "topic:<name>", "api"
-    reason: str
-    field: str
-    detail: str
-    raw: str  # the message as it came, cut to 10,000 characters
-    time: int  # when it was refused, milliseconds
-
-    @classmethod
-    def of(cls, error: InvalidEvent, raw: object, origin: str, now_ms: int) -> DeadLetter:
-        return cls(origin, error.reason, error.field, str(error), _raw_text(raw), now_ms)
-
-    def to_json(self) -> bytes:
-        return json.dumps(self.__dict__).encode()
-
-
-def _raw_text(raw: object) -> str:
-    if isinstance(raw, bytes):
-        return raw.decode("utf-8", "replace")[:10_000]
-    return json.dumps(raw, default=str)[:10_000]
-
-
 # --- the door ----------------------------------------------------------------------------------
 
-MessageT = TypeVar("MessageT", bound=_Message)
+MessageT = TypeVar("MessageT", bound=Message)
 _EXPECTED = {
     "session_id": "a text of 1 to 256 characters without control characters",
     "item_id": "a text of 1 to 256 characters without control characters",
@@ -334,7 +308,7 @@ def parse_event(raw: Mapping[str, Any] | bytes, now_ms: int) -> Event:
     event = _written_by_us(raw) if isinstance(raw, bytes) else None
     if event is not None and event.time <= now_ms + _CLOCK_SKEW_MS:
         return event
-    return _parse(Event, raw, now_ms)
+    return parse_message(Event, raw, now_ms)
 
 
 def _written_by_us(raw: bytes) -> Event | None:
@@ -350,37 +324,22 @@ _WIRE = event_validator(Event, EventType, Device, TrafficSource)
 
 
 def parse_product(raw: Mapping[str, Any] | bytes, now_ms: int) -> Product:
-    return _parse(Product, raw, now_ms)
+    return parse_message(Product, raw, now_ms)
 
 
 def parse_price(raw: Mapping[str, Any] | bytes, now_ms: int) -> PriceChange:
-    return _parse(PriceChange, raw, now_ms)
+    return parse_message(PriceChange, raw, now_ms)
 
 
 def parse_impression(raw: Mapping[str, Any] | bytes, now_ms: int) -> Impression:
-    return _parse(Impression, raw, now_ms)
+    return parse_message(Impression, raw, now_ms)
 
 
 def parse_served(raw: Mapping[str, Any] | bytes, now_ms: int) -> ServedRows:
-    return _parse(ServedRows, raw, now_ms)
+    return parse_message(ServedRows, raw, now_ms)
 
 
-def parse_dead_letter(raw: bytes, now_ms: int) -> DeadLetter:
-    """A message of the dead-letter topic."""
-    checked = _parse(_DeadLetterFields, raw, now_ms)
-    return DeadLetter(**dict(checked))
-
-
-class _DeadLetterFields(_Message):
-    origin: str = Field(max_length=1000)
-    reason: str = Field(max_length=100)
-    field: str = Field(max_length=1000)
-    detail: str = Field(max_length=20_000)
-    raw: str = Field(max_length=20_000)
-    time: Milliseconds
-
-
-def _parse(model: type[MessageT], raw: Mapping[str, Any] | bytes, now_ms: int) -> MessageT:
+def parse_message(model: type[MessageT], raw: Mapping[str, Any] | bytes, now_ms: int) -> MessageT:
     fields = _fields(raw)
     try:
         message = model.model_validate(fields)

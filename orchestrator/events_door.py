@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from contracts.dead_letters import DeadLetter
 from contracts.errors import InvalidEvent, ServiceError
-from contracts.events import DeadLetter, Event, Reason, Topic, parse_event
+from contracts.events import Event, Reason, Topic, parse_event
 from contracts.fields import MAX_ID
 from contracts.settings import Settings
 from orchestrator.logs import Occasionally

@@ -27,10 +27,10 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from contracts.dead_letters import DeadLetter
 from contracts.errors import InvalidEvent, UsageError
 from contracts.events import (
     CLOCK_SKEW,
-    DeadLetter,
     Event,
     Reason,
     Topic,

@@ -14,8 +14,8 @@ from uuid import uuid4
 
 import pyarrow as pa
 
+from contracts.dead_letters import DeadLetter
 from contracts.events import (
-    DeadLetter,
     Device,
     Event,
     EventType,

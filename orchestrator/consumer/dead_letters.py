@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 
+from contracts.dead_letters import DeadLetter
 from contracts.errors import ServiceError
-from contracts.events import DeadLetter, Topic
+from contracts.events import Topic
 from orchestrator.consumer.ports import Log
 
 _Sent = Future[tuple[int, int]]

@@ -36,8 +36,9 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
+from contracts.dead_letters import DeadLetter
 from contracts.errors import ServiceError
-from contracts.events import DeadLetter, Event
+from contracts.events import Event
 from orchestrator.consumer import intents
 from orchestrator.consumer.buffer import LakeBuffer, Limits
 from orchestrator.consumer.dead_letters import DeadLetters

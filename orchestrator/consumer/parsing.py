@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from contracts.dead_letters import DeadLetter, parse_dead_letter
 from contracts.errors import InvalidEvent
 from contracts.events import (
-    DeadLetter,
     Event,
     Impression,
     PriceChange,
@@ -15,7 +15,6 @@ from contracts.events import (
     Reason,
     ServedRows,
     Topic,
-    parse_dead_letter,
     parse_event,
     parse_impression,
     parse_price,

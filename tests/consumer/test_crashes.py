@@ -12,8 +12,9 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contracts.dead_letters import DeadLetter
 from contracts.errors import ServiceError
-from contracts.events import DeadLetter, Topic, parse_event
+from contracts.events import Topic, parse_event
 from contracts.session import SessionEvent, SessionState, fold
 from contracts.tables import Lake
 from orchestrator.consumer import intents

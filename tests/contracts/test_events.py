@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contracts.dead_letters import DeadLetter
 from contracts.errors import InvalidEvent
 from contracts.events import (
     CLOCK_SKEW,
     ITEM_TYPES,
-    DeadLetter,
     Device,
     Event,
     EventType,

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from contracts.dead_letters import DeadLetter
 from contracts.errors import ServiceError
-from contracts.events import DeadLetter, Topic
+from contracts.events import Topic
 from orchestrator import kafka_events
 from orchestrator.impressions import QueuedMessages
 from orchestrator.kafka_events import KafkaEvents

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,6 +89,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory, shop_end: int) -> Iterator
         yield settings
     finally:
         stack.down(settings)
+
+
+@pytest.fixture(scope="module")
+def spark_home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Folders for Spark's jobs, and no server."""
+    home = tmp_path_factory.mktemp("spark")
+    return Settings.model_validate({"home": home, "spark_memory": "1g"})
+
+
+@pytest.fixture(scope="module")
+def spark(spark_home: Settings) -> Iterator[Any]:
+    from spark_jobs.session import spark_session
+
+    session = spark_session(spark_home)
+    yield session
+    session.stop()
 
 
 @pytest.fixture(scope="session")

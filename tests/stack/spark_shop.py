@@ -21,10 +21,6 @@ Row = dict[str, Any]
 MINUTE = 60_000
 
 
-def spark_settings(home: Path) -> Settings:
-    return Settings.model_validate({"home": home, "spark_memory": "1g"})
-
-
 def seeded(seed: int) -> random.Random:
     return random.Random(seed)  # noqa: S311
 

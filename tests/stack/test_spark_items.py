@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +10,6 @@ import pytest
 
 from contracts.features import text_id
 from contracts.known import counted_at
-from contracts.settings import Settings
 from contracts.tables import (
     OFFLINE_COLUMNS,
     Lake,
@@ -20,7 +19,6 @@ from spark_jobs.catalogue import catalogue
 from spark_jobs.clean import first_known
 from spark_jobs.item_days import DAY_MS
 from spark_jobs.item_features import item_activity
-from spark_jobs.session import spark_session
 from tests.stack.spark_shop import (
     MINUTE,
     Row,
@@ -28,7 +26,6 @@ from tests.stack.spark_shop import (
     lake_frame,
     seeded,
     sent,
-    spark_settings,
 )
 
 # Py4J and PySpark leave sockets to the garbage collector
@@ -36,18 +33,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return spark_settings(tmp_path_factory.mktemp("spark"))
-
-
-@pytest.fixture(scope="module")
-def spark(settings: Settings) -> Iterator[Any]:
-    session = spark_session(settings)
-    yield session
-    session.stop()
 
 
 def activity(spark: Any, rows: Iterable[Row], lists: Iterable[Row], now: int) -> Any:

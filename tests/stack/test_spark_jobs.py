@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ from contracts.tables import (
 from spark_jobs import jobs
 from spark_jobs.clean import clean, count_reasons, first_known, messages, parsed
 from spark_jobs.item_days import DAY_MS
-from spark_jobs.session import spark_session
 from spark_jobs.sessions import session_rows, sessions
 from spark_jobs.tables import Staging
 from spark_jobs.vectors import VectorOptions, item_vectors, visit_items
@@ -44,7 +43,6 @@ from tests.stack.spark_shop import (
     seeded,
     sent,
     shop_with_two_aisles,
-    spark_settings,
     write_lake,
 )
 
@@ -56,15 +54,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return spark_settings(tmp_path_factory.mktemp("spark"))
-
-
-@pytest.fixture(scope="module")
-def spark(settings: Settings) -> Iterator[Any]:
-    session = spark_session(settings)
-    yield session
-    session.stop()
+def settings(spark_home: Settings) -> Settings:
+    return spark_home
 
 
 # --- clean ---------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -13,11 +13,9 @@ from pyspark.sql import functions as F  # noqa: N812  # Spark's own documentatio
 from contracts.events import EventType
 from contracts.features import TREND_WINDOWS, of_view
 from contracts.known import LATENESS_MS, counted_at
-from contracts.settings import Settings
 from contracts.tables import LAKE_COLUMNS, OFFLINE_COLUMNS, Lake, Offline
 from spark_jobs.buckets import category_buckets, counted, facts, item_buckets
 from spark_jobs.item_days import MEASURES
-from spark_jobs.session import spark_session
 from spark_jobs.tables import spark_schema
 from spark_jobs.windows import DELAY_MS, changes, complete_until, usual_created, window_rows
 
@@ -31,14 +29,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-@pytest.fixture(scope="module")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    home = tmp_path_factory.mktemp("windows")
-    session = spark_session(Settings.model_validate({"home": home, "spark_memory": "1g"}))
-    yield session
-    session.stop()
 
 
 def frame(spark: Any, columns: dict[str, str], rows: Iterable[Row]) -> Any:
