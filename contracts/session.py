@@ -40,10 +40,11 @@ class SessionEvent(NamedTuple):
     @classmethod
     def of(cls, event: Event, offset: int = -1) -> SessionEvent:
         place = event.position
-        return cls(
-            event.time, event.key, int(event.type), event.item_id or "", -1 if place is None else place,
-            int(event.device), int(event.source), offset,
-        )  # fmt: skip
+        # once an event: a named tuple's own constructor and int() of an enum cost twice as much
+        return tuple.__new__(cls, (
+            event.time, event.key, event.type.real, event.item_id or "", -1 if place is None else place,
+            event.device.real, event.source.real, offset,
+        ))  # fmt: skip
 
 
 STATE = tuple(f"event_{name}" for name in SessionEvent._fields)
@@ -121,11 +122,17 @@ def visit(state: SessionState, moment: int) -> tuple[SessionEvent, ...]:
 
 def items_of(events: Sequence[SessionEvent]) -> list[str]:
     """Items the visitor showed interest in, oldest first, the same item in a row once."""
-    items: list[str] = []
-    for event in events:
-        if event.type in _INTEREST and (not items or items[-1] != event.item):
-            items.append(event.item)
-    return items
+    return _visited([event.type for event in events], [event.item for event in events])
+
+
+def _visited(types: Sequence[int], items: Sequence[str]) -> list[str]:
+    visited: list[str] = []
+    last = None
+    for kind, item in zip(types, items, strict=True):
+        if kind in _INTEREST and item != last:
+            visited.append(item)
+            last = item
+    return visited
 
 
 def session_features(events: Sequence[SessionEvent]) -> dict[str, float]:
@@ -133,38 +140,41 @@ def session_features(events: Sequence[SessionEvent]) -> dict[str, float]:
 
     Times in seconds. An empty visit gives counts of 0 and no (nan) times.
     """
-    items = items_of(events)
-    times = [event.time / 1000 for event in events]
+    if not events:
+        return dict(_NO_FEATURES)
+    # columns once: the consumer does this for every event
+    milliseconds, _, types, items, positions, devices, sources, _ = zip(*events, strict=True)
+    visited = _visited(types, items)
+    times = [time / 1000 for time in milliseconds]
     gaps = [after - before for before, after in pairwise(times)]
-    types = [event.type for event in events]
     return {
         "session_events": len(events),
-        "session_items": len(items),
-        "session_distinct_items": len(set(items)),
+        "session_items": len(visited),
+        "session_distinct_items": len(set(visited)),
         "session_searches": types.count(_SEARCH),
         "session_carts": types.count(_ADD_TO_CART),
         "session_purchases": types.count(_CHECKOUT),
-        "session_duration": times[-1] - times[0] if times else _NAN,
+        "session_duration": times[-1] - times[0],
         "session_mean_gap": sum(gaps) / len(gaps) if gaps else _NAN,
         "session_last_gap": gaps[-1] if gaps else _NAN,
-        "session_last_position": _last_position(events),
-        "device": _last_known([event.device for event in events]),
-        "traffic_source": _last_known([event.source for event in events]),
+        "session_last_position": _last_position(positions),
+        "device": _last_known(devices),
+        "traffic_source": _last_known(sources),
     }
 
 
 _NAN = float("nan")
-# plain numbers: the consumer does this for every event, and members of an enum compare slowly
+# plain numbers: members of an enum compare slowly
 _SEARCH, _ADD_TO_CART, _CHECKOUT = (
     int(EventType.search), int(EventType.add_to_cart), int(EventType.checkout),
 )  # fmt: skip
 _INTEREST = frozenset(int(kind) for kind in INTEREST_TYPES)
 
 
-def _last_position(events: Sequence[SessionEvent]) -> float:
-    for event in reversed(events):
-        if event.position >= 0:
-            return event.position
+def _last_position(positions: Sequence[int]) -> float:
+    for position in reversed(positions):
+        if position >= 0:
+            return position
     return _NAN
 
 
@@ -173,3 +183,15 @@ def _last_known(codes: Sequence[int]) -> int:
         if code:
             return code
     return 0
+
+
+_NO_FEATURES = {
+    **dict.fromkeys(
+        ("session_events", "session_items", "session_distinct_items"), 0
+    ),
+    **dict.fromkeys(("session_searches", "session_carts", "session_purchases"), 0),
+    **dict.fromkeys(("session_duration", "session_mean_gap", "session_last_gap"), _NAN),
+    "session_last_position": _NAN,
+    "device": 0,
+    "traffic_source": 0,
+}  # fmt: skip

@@ -1,7 +1,8 @@
 """Arrow columns as the bytes of rows in the online store, without a Python object for each number.
 
 A column becomes its cells one after the other, each after its size (`feast_engine.guard.sized`),
-and the cells' lengths; columns are then interleaved into rows. The cells are those of
+and the cells' lengths; columns are then interleaved into rows. A column of texts or lists becomes
+two: what stands before a text or the items of a list, and these themselves. The cells are those of
 `feast_engine.layout`, which a test holds.
 """
 
@@ -17,13 +18,18 @@ import numpy.typing as npt
 from contracts.errors import UsageError
 from contracts.features import DType
 from contracts.tables import EVENT_TIMESTAMP
-from feast_engine.guard import Rows, sized
-from feast_engine.layout import ViewLayout, encode_column, varint_digits
+from feast_engine.guard import Rows
+from feast_engine.layout import ViewLayout, varint_digits
 
 Bytes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
 _FLOAT_TAG, _INT_TAG, _SECONDS_TAG, _NANOS_TAG = 0x35, 0x20, 0x08, 0x10
+_TEXT_TAG, _TEXTS_TAG, _NUMBERS_TAG, _INNER_TAG = 0x12, 0x62, 0x72, 0x0A
 _DIGITS = 10
+_SIZE_DIGITS = 5
+"""Of a size as a varint: a column holds less than 2^31 bytes."""
+_LONG = 255
+"""From here on a cell's size takes five bytes."""
 _SECOND = 1_000_000
 """In microseconds."""
 
@@ -46,7 +52,7 @@ def encode_batch(layout: ViewLayout, batch: Any, life: int | None) -> Rows:
     """
     cells = [encode_times(_column(layout, batch, EVENT_TIMESTAMP, "timestamp"))]
     for name, dtype in layout.types.items():
-        cells.append(_encode(dtype, _column(layout, batch, name, dtype.value)))
+        cells += _encode(dtype, _column(layout, batch, name, dtype.value))
     raw, ends = interleave(cells)
     [join_key] = layout.view.join_keys
     return Rows(
@@ -89,17 +95,129 @@ def _column(layout: ViewLayout, batch: Any, name: str, kind: str) -> Any:
         ) from None
 
 
-def _encode(dtype: DType, column: Any) -> Cells:
+def _encode(dtype: DType, column: Any) -> list[Cells]:
     if dtype is DType.float32:
-        return encode_floats(column.to_numpy(zero_copy_only=False))
+        return [encode_floats(column.to_numpy(zero_copy_only=False))]
     if dtype is DType.int64:
-        return encode_ints(column)
-    return _joined([sized(cell) for cell in encode_column(dtype, column.to_pylist())])
+        return [encode_ints(column)]
+    present = column.is_valid().to_numpy(zero_copy_only=False)
+    if dtype is DType.string:
+        raw, sizes = _texts(column)
+        return [_heads(sizes, present, (_TEXT_TAG,)), Cells(raw, sizes, 0)]
+    return _encode_lists(dtype, column, present)
 
 
-def _joined(cells: Sequence[bytes]) -> Cells:
-    sizes = np.fromiter(map(len, cells), np.int64, len(cells))
-    return Cells(np.frombuffer(b"".join(cells), np.uint8), sizes, 0)
+def _encode_lists(dtype: DType, column: Any, present: npt.NDArray[np.bool_]) -> list[Cells]:
+    """All items of all lists are encoded as one; each list takes its part of the bytes."""
+    import pyarrow.compute as pc
+
+    items = column.flatten()
+    if items.null_count:
+        raise UsageError(f"expected values of {dtype}, got a list with a null")
+    if dtype is DType.list_int64:
+        raw, used = _varints(items.to_numpy())
+    else:
+        texts, lengths = _texts(items)
+        heads = _inner_heads(lengths)
+        raw, used = _woven([heads, Cells(texts, lengths, 0)])[0], heads.sizes + lengths
+    counts = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    sizes = np.diff(_from_zero(used)[_from_zero(counts)])
+    # numbers lie in a message of their own within the list's
+    tags = (_NUMBERS_TAG, _INNER_TAG) if dtype is DType.list_int64 else (_TEXTS_TAG,)
+    return [_heads(sizes, present, tags), Cells(raw, sizes, 0)]
+
+
+def _from_zero(sizes: Numbers) -> Numbers:
+    """Where each begins, and the last one's end."""
+    bounds: Numbers = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return bounds
+
+
+def _varints(numbers: Numbers) -> tuple[Bytes, Numbers]:
+    if len(numbers) and numbers.min() >= 0 and numbers.max() < 0x80:
+        return numbers.astype(np.uint8), np.ones(len(numbers), np.int64)
+    digits, used = varint_digits(numbers)
+    return digits[np.arange(_DIGITS) < used[:, None]], used
+
+
+def _texts(column: Any) -> tuple[Bytes, Numbers]:
+    """The texts one after the other in UTF-8, and the bytes of each; of a null none."""
+    if column.null_count:
+        column = column.fill_null("")
+    _, bounds, raw = column.buffers()
+    if not len(column):
+        return np.empty(0, np.uint8), np.empty(0, np.int64)
+    ends = np.frombuffer(bounds, np.int32)[column.offset : column.offset + len(column) + 1]
+    texts = np.frombuffer(raw, np.uint8) if raw is not None else np.empty(0, np.uint8)
+    return texts[ends[0] : ends[-1]], np.diff(ends).astype(np.int64)
+
+
+def _inner_heads(sizes: Numbers) -> Cells:
+    """What stands before each text of a list."""
+    table = _Table(len(sizes))
+    table.add_byte(_INNER_TAG)
+    table.add_varint(sizes)
+    return table.cells()
+
+
+def _heads(sizes: Numbers, present: npt.NDArray[np.bool_], tags: tuple[int, ...]) -> Cells:
+    """What stands before bodies of these sizes, the cell's size first. Of two tags the second is
+    of the message within, which is left out with an empty body."""
+    inner, outer = tags[1:], tags[0]
+    filled = sizes > 0
+    whole = sizes + (1 + _varint_sizes(sizes)) * filled if inner else sizes
+    cell = (1 + _varint_sizes(whole) + whole) * present
+    table = _Table(len(sizes))
+    table.add_size(cell)
+    table.add_byte(outer, present)
+    table.add_varint(whole, present)
+    for tag in inner:
+        table.add_byte(tag, filled)
+        table.add_varint(sizes, filled)
+    return table.cells()
+
+
+def _varint_sizes(numbers: Numbers) -> Numbers:
+    """The bytes of varints of sizes."""
+    used = np.ones(len(numbers), np.int64)
+    for digit in range(1, _SIZE_DIGITS):
+        more = numbers >> (7 * digit) > 0
+        if not more.any():
+            break
+        used += more
+    return used
+
+
+class _Table:
+    """Cells of several parts, built part by part: columns of bytes, and which of them count."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._columns: list[Bytes] = []
+        self._kept: list[npt.NDArray[np.bool_]] = []
+
+    def add_byte(self, byte: int | Bytes, kept: npt.NDArray[np.bool_] | None = None) -> None:
+        self._columns.append(np.broadcast_to(np.asarray(byte, np.uint8), self._rows))
+        self._kept.append(np.ones(self._rows, bool) if kept is None else kept)
+
+    def add_varint(self, numbers: Numbers, kept: npt.NDArray[np.bool_] | None = None) -> None:
+        """Of sizes."""
+        used = _varint_sizes(numbers)
+        for digit in range(int(used.max(initial=1))):
+            more = np.where(used > digit + 1, 0x80, 0)
+            byte = (numbers >> (7 * digit) & 0x7F | more).astype(np.uint8)
+            self.add_byte(byte, (used > digit) & (True if kept is None else kept))
+
+    def add_size(self, sizes: Numbers) -> None:
+        """As `feast_engine.guard.sized` has it."""
+        self.add_byte(np.minimum(sizes, _LONG).astype(np.uint8))
+        long = sizes >= _LONG
+        if long.any():
+            for place in range(4):
+                self.add_byte((sizes >> (8 * place) & 0xFF).astype(np.uint8), long)
+
+    def cells(self) -> Cells:
+        return _masked(np.stack(self._columns, axis=1), np.stack(self._kept, axis=1))
 
 
 def encode_floats(values: npt.NDArray[np.float32]) -> Cells:
@@ -156,13 +274,16 @@ def _masked(table: Bytes, kept: npt.NDArray[np.bool_]) -> Cells:
 
 def interleave(columns: Sequence[Cells]) -> tuple[bytes, list[int]]:
     """The cells of the first row, of the second ...; and where each row ends."""
+    raw, ends = _woven(columns)
+    return raw.tobytes(), ends.tolist()
+
+
+def _woven(columns: Sequence[Cells]) -> tuple[Bytes, Numbers]:
     rows = len(columns[0].sizes)
     if all(column.even for column in columns):
         parts = [column.raw.reshape(rows, column.even) for column in columns]
         width = sum(column.even for column in columns)
-        return np.concatenate(parts, axis=1).tobytes(), list(
-            range(width, width * (rows + 1), width)
-        )
+        return np.concatenate(parts, axis=1).reshape(-1), width * np.arange(1, rows + 1)
     sizes = np.stack([column.sizes for column in columns], axis=1)
     ends = np.cumsum(sizes).reshape(sizes.shape)
     out = np.empty(int(sizes.sum()), np.uint8)
@@ -173,4 +294,4 @@ def interleave(columns: Sequence[Cells]) -> tuple[bytes, list[int]]:
         else:
             moved = starts - (np.cumsum(column.sizes) - column.sizes)
             out[np.repeat(moved, column.sizes) + np.arange(len(column.raw))] = column.raw
-    return out.tobytes(), ends[:, -1].tolist()
+    return out, ends[:, -1]

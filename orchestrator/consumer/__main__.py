@@ -32,7 +32,7 @@ def main() -> int:
 def run(settings: Settings) -> None:
     health, metrics = Health(), Metrics()
     log = KafkaLog(settings)
-    background = ThreadPoolExecutor(1, thread_name_prefix="store")
+    background = ThreadPoolExecutor(2, thread_name_prefix="store")
     consumer = Consumer(
         KafkaSource(settings),
         FeastStates(settings),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import groupby
@@ -29,7 +29,7 @@ from contracts.tables import ASKED, Lake, version_column
 from orchestrator.consumer.intents import Intent
 from orchestrator.consumer.lake import files_of, schema_of
 from orchestrator.consumer.parsing import Parsed
-from orchestrator.consumer.ports import LakeTables, Place
+from orchestrator.consumer.ports import LakeTables, Place, Record
 
 CHUNK_ROWS = 1000
 """Rows that are kept as Python objects before they become Arrow columns."""
@@ -68,21 +68,27 @@ class LakeBuffer:
         self._name = uuid4().hex
         self.rows = 0  # messages, also those that have no row
 
-    def add(self, messages: Iterable[Parsed], now: float) -> None:
+    def add(self, messages: Sequence[Parsed], now: float) -> None:
         """Take messages that were polled at `now` (monotonic seconds)."""
         self._since = self._since if self.rows else now
-        for place, run in groupby(messages, key=_place):
-            told = list(run)
-            first, last = told[0].record.offset, told[-1].record.offset
-            self._spans[place] = self._spans.get(place, (first, last))[0], last
-            self._bytes += sum(len(parsed.record.value) for parsed in told)
-            self.rows += len(told)
-            for kind, alike in groupby(told, key=_kind):
-                if kind in TABLE_OF:
-                    self._pending[TABLE_OF[kind]] += alike
+        self._note_spans([parsed.record for parsed in messages])
+        self.rows += len(messages)
+        kinds = [type(parsed.message) for parsed in messages]
+        for kind in TABLE_OF.keys() & set(kinds):
+            alike = [parsed for parsed, own in zip(messages, kinds, strict=True) if own is kind]
+            self._pending[TABLE_OF[kind]] += alike
         for table, pending in list(self._pending.items()):
             if len(pending) >= CHUNK_ROWS:
                 self._compact(table)
+
+    def _note_spans(self, records: Sequence[Record]) -> None:
+        self._bytes += sum(len(record.value) for record in records)
+        start = 0
+        for place, run in groupby((record.topic, record.partition) for record in records):
+            end = start + len(list(run))
+            first, last = records[start].offset, records[end - 1].offset
+            self._spans[place] = self._spans.get(place, (first, last))[0], last
+            start = end
 
     def due(self, now: float, idle: bool) -> bool:
         """Whether to store now. `idle`: the last poll brought nothing."""
@@ -126,30 +132,19 @@ class LakeBuffer:
             self._chunks[table].append(_table(table, pending))
 
 
-def _place(parsed: Parsed) -> Place:
-    return parsed.record.topic, parsed.record.partition
-
-
-def _kind(parsed: Parsed) -> type[Any]:
-    return type(parsed.message)
-
-
 def _table(table: Lake, pending: Sequence[Parsed]) -> pa.Table:
-    messages = [parsed.message for parsed in pending]
-    kafka = _kafka_columns(pending)
-    columns = [
-        kafka[name] if name in kafka else list(map(_value(name), messages))
-        for name in schema_of(table).names
-    ]
-    return pa.table(columns, schema=schema_of(table))
-
-
-def _kafka_columns(pending: Sequence[Parsed]) -> dict[str, list[int]]:
-    return {
+    schema = schema_of(table)
+    columns: dict[str, Sequence[Any]] = {
         "received": [parsed.known for parsed in pending],
         "partition": [parsed.record.partition for parsed in pending],
         "offset": [parsed.record.offset for parsed in pending],
     }
+    told = [name for name in schema.names if name not in columns]
+    values = map(attrgetter(*told), (parsed.message for parsed in pending))
+    columns |= zip(told, zip(*values, strict=True), strict=True)
+    for name in _NAMES.keys() & columns.keys():
+        columns[name] = list(map(_NAMES[name].__getitem__, columns[name]))
+    return pa.table(columns, schema=schema)
 
 
 def _names(enum: type[IntEnum]) -> list[str]:
@@ -158,17 +153,8 @@ def _names(enum: type[IntEnum]) -> list[str]:
     return [members.get(code, "") for code in range(max(members) + 1)]
 
 
-_TYPES, _DEVICES, _SOURCES = _names(EventType), _names(Device), _names(TrafficSource)
-
-
-def _value(name: str) -> Callable[[Any], Any]:
-    """How a column's value is got from a message: enums as their names, the rest as it is."""
-    names: dict[str, Callable[[Any], Any]] = {
-        "type": lambda message: _TYPES[message.type],
-        "device": lambda message: _DEVICES[message.device],
-        "source": lambda message: _SOURCES[message.source],
-    }
-    return names.get(name, attrgetter(name))
+_NAMES = {"type": _names(EventType), "device": _names(Device), "source": _names(TrafficSource)}
+"""Of the columns that hold enums."""
 
 
 def _served_tables(pending: Sequence[Parsed]) -> list[pa.Table]:

@@ -50,7 +50,7 @@ class KafkaSource:
         self._client: Consumer | None = None
         self._before_revoked: Callable[[], None] = lambda: None
         self._owned: list[TopicPartition] = []
-        self._next: dict[tuple[str, int], int] = {}
+        self._next: dict[Place, int] = {}
         self._error: KafkaError | None = None
         self._away = self._may_be_paused = False
         self.generation = 0
@@ -74,7 +74,9 @@ class KafkaSource:
                 messages += client.consume(limit - 1, 0)
             except KafkaException as error:  # the one that came must not be lost
                 self._note(error.args[0])
-        return [self._record(message) for message in messages if self._is_good(message)]
+        records = [self._record(message) for message in messages if self._is_good(message)]
+        self._next |= {(record.topic, record.partition): record.offset + 1 for record in records}
+        return records
 
     def commit(self, offsets: Mapping[Place, int], mark: str) -> None:
         if not offsets:
@@ -179,16 +181,10 @@ class KafkaSource:
     def _record(self, message: Message) -> Record:
         name, partition, offset = message.topic(), message.partition(), message.offset()
         assert name is not None and partition is not None and offset is not None  # noqa: S101, PT018  # it came out of a partition
-        self._next[name, partition] = offset + 1
         headers = message.headers()
-        return Record(
-            self._topics[name],
-            partition,
-            offset,
-            message.value() or b"",
-            known=message.timestamp()[1],
-            backfill=headers is not None and BACKFILL_HEADER in dict(headers),
-        )
+        backfill = headers is not None and BACKFILL_HEADER in dict(headers)
+        value, known = message.value() or b"", message.timestamp()[1]
+        return Record(self._topics[name], partition, offset, value, known, backfill)
 
     def _raise_what_was_told(self, client: Consumer) -> None:
         error, self._error = self._error, None
@@ -218,8 +214,8 @@ class KafkaSource:
 
     # --- partitions ----------------------------------------------------------------------------
 
-    def _known(self) -> list[tuple[TopicPartition, tuple[str, int]]]:
-        places = [(own, (own.topic, own.partition)) for own in self._owned]
+    def _known(self) -> list[tuple[TopicPartition, Place]]:
+        places = [(own, (self._topics[own.topic], own.partition)) for own in self._owned]
         return [(own, place) for own, place in places if place in self._next]
 
     def _end(self, place: TopicPartition) -> int:

@@ -11,7 +11,9 @@
 9. commit the offsets of exactly those messages: this decides that the files stay;
 10. remove the note.
 
-Steps 7 and 8 run in the background (`storing.Storing`), while the loop fills the next buffer.
+Steps 7 and 8 run in the background (`storing.Storing`), while the loop fills the next buffer. So
+does step 5 (`storing.Writing`) when more messages are waiting: the next batch is parsed and folded
+meanwhile. Its states are written after those before, and nothing is stored before all are.
 
 A crash between any two steps repeats work from the last commit and loses nothing: a repeated event
 changes no state (the fold knows its id), files that were not committed are deleted before their
@@ -33,20 +35,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from typing import Any, TypeVar
 
 from contracts.dead_letters import DeadLetter
 from contracts.errors import ServiceError
 from contracts.events import Event
+from contracts.session import SessionState
 from orchestrator.consumer import intents
 from orchestrator.consumer.buffer import LakeBuffer, Limits
 from orchestrator.consumer.dead_letters import DeadLetters
 from orchestrator.consumer.health import Health, Metrics
-from orchestrator.consumer.parsing import TOPICS, Parsed, parse
+from orchestrator.consumer.parsing import Parsed, parse
 from orchestrator.consumer.ports import LakeTables, Log, Record, Source, States
 from orchestrator.consumer.sessions import Sessions
-from orchestrator.consumer.storing import AtOnce, Storing
+from orchestrator.consumer.storing import AtOnce, Attempt, Storing, Writing
 
 POLL_SECONDS = 0.2
 """How long a poll waits when there is nothing; a message ends the wait at once."""
@@ -57,6 +62,7 @@ STORE_SECONDS = 0.5
 """So long the loop waits for a store at a time, then it tells its group that it is alive."""
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 class _Interrupted(Exception):  # no error: the batch comes again
@@ -64,7 +70,8 @@ class _Interrupted(Exception):  # no error: the batch comes again
 
 
 class Consumer:
-    """Runs the steps above over its ports. One thread; `stop` may be set from any."""
+    """Runs the steps above over its ports. One thread; `stop` may be set from any. `background`: two
+    threads, or none: then every step ends before the next begins."""
 
     def __init__(
         self,
@@ -91,6 +98,7 @@ class Consumer:
         self._next_ping = 0.0
         self._given_up: set[str] = set()  # names of stores that were never committed
         self._storing: Storing | None = None
+        self._writing: Writing | None = None
         self._empty_hands()
         source.before_revoked(self._store_before_revoked)
 
@@ -113,8 +121,9 @@ class Consumer:
             if records:
                 self._take(records)
             else:
+                self._await_write()
                 self._ping()
-            if self._storing is not None and self._storing.done():
+            if self._storing is not None and self._storing.attempt.done():
                 self._patiently(self._finish)
             if self._buffer.due(time.monotonic(), idle=not records):
                 self._begin_store()
@@ -123,10 +132,7 @@ class Consumer:
         self._note()
 
     def _poll(self) -> Sequence[Record]:
-        found: list[Record] = []
-        self._patiently(  # 1
-            lambda: found.extend(self._source.poll(POLL_SECONDS, self._batch))
-        )
+        found = self._patiently(lambda: self._source.poll(POLL_SECONDS, self._batch))  # 1
         self.health.last_poll = time.monotonic()
         if self._source.generation != self._generation:
             self._begin_anew()
@@ -136,9 +142,11 @@ class Consumer:
         """Partitions have changed hands, or the online store has restarted: what is remembered here
         may not be true any more."""
         self._generation = self._source.generation
+        if self._writing is not None:
+            self._see_the_end(self._writing.attempt)
+            self._writing = None
         if self._storing is not None:
-            while not self._storing.done(STORE_SECONDS):
-                _log.info("waiting for the end of a store that will not be committed")
+            self._see_the_end(self._storing.attempt)
             self._given_up.add(self._storing.buffer.name)
             self._storing = None
         self._empty_hands()
@@ -146,6 +154,10 @@ class Consumer:
         self._patiently(self._go_back)
         _log.info("owning %d partitions", self._source.assigned())
         raise _Interrupted
+
+    def _see_the_end(self, attempt: Attempt[Any]) -> None:
+        while not attempt.done(STORE_SECONDS):
+            _log.info("waiting for the end of work that will be repeated")
 
     def _empty_hands(self) -> None:
         self._buffer = LakeBuffer(self._limits)
@@ -164,20 +176,44 @@ class Consumer:
         parsed = [parse(record, received) for record in records]  # 2
         events = [(p.message, p.record.offset) for p in parsed if isinstance(p.message, Event)]
         if events:
-            self._patiently(lambda: self._apply(events))  # 3 to 5
-        self.metrics.batch_seconds.observe(time.monotonic() - began)
+            changed = self._patiently(lambda: self._sessions.fold(events))  # 3, 4
+            self._write(changed, began, more=len(records) >= self._batch)
         letters = [p for p in parsed if isinstance(p.message, DeadLetter)]
         for letter in filter(None, (p.refused for p in letters)):
             self._letters.add(letter)  # 6
             self.metrics.refused.labels(letter.reason).inc()
         self._buffer.add(parsed, time.monotonic())
         self._count(parsed)
-        if events:
-            self._patiently(self._check_life)
 
-    def _apply(self, events: Sequence[tuple[Event, int]]) -> None:
-        self.metrics.online_writes.inc(self._sessions.apply(events))
-        self._seen_redis()
+    def _write(self, changed: Mapping[str, SessionState], began: float, more: bool) -> None:
+        """In the background only if there is more to do meanwhile: it takes the states a little
+        longer."""
+        self._await_write()
+        if not changed:
+            return
+        executor = self._background if more else AtOnce()
+        self._writing = Writing(changed, began, self._states, executor)  # 5
+        if not more:
+            self._await_write()
+
+    def _await_write(self) -> None:
+        """Until the states on their way are online."""
+        if self._writing is not None:
+            self._await(self._writing.attempt)
+            self._patiently(self._written)
+
+    def _written(self) -> None:
+        if self._writing is not None:
+            self._writing.attempt.result()
+            self._check_life()
+            self._seen_redis()
+            self.metrics.batch_seconds.observe(time.monotonic() - self._writing.began)
+            self.metrics.online_writes.inc(self._writing.rows)
+            self._writing = None
+
+    def _await(self, attempt: Attempt[Any]) -> None:
+        while not attempt.done(STORE_SECONDS):
+            self._keep_alive(0.0)
 
     def _check_life(self) -> None:
         self._check(self._states.life())
@@ -189,21 +225,21 @@ class Consumer:
             raise _Interrupted
 
     def _begin_store(self) -> None:
+        self._await_write()
         if self._storing is not None:
-            while not self._storing.done(STORE_SECONDS):
-                self._keep_alive(0.0)
+            self._await(self._storing.attempt)
             self._patiently(self._finish)
         self._storing = Storing(
             self._buffer, self._letters, self._lake, self._states, self._background
         )  # 7, 8
         self._empty_hands()
-        if self._storing.done():
+        if self._storing.attempt.done():
             self._patiently(self._finish)
 
     def _finish(self) -> None:
         if self._storing is None:
             return
-        self._check(self._storing.life())
+        self._check(self._storing.attempt.result())
         buffer = self._storing.buffer
         self._source.commit(buffer.offsets(), buffer.name)  # 9
         self._lake.forget(buffer.name)  # 10
@@ -213,6 +249,7 @@ class Consumer:
 
     def _store_all(self) -> None:
         """Everything in memory, one try."""
+        self._written()
         self._finish()
         if self._buffer.rows:
             self._storing = Storing(self._buffer, self._letters, self._lake, self._states, AtOnce())
@@ -227,17 +264,17 @@ class Consumer:
         except (ServiceError, _Interrupted) as error:
             _log.warning("the next owner of these partitions repeats some work: %s", error)
 
-    def _patiently(self, action: Callable[[], None]) -> None:
+    def _patiently(self, action: Callable[[], _T]) -> _T:
         """Do it, however often that takes; _Interrupted when it no longer makes sense."""
         pause = FIRST_PAUSE
         while True:
             try:
-                action()
+                result = action()
             except ServiceError as error:
                 self._failed(error)
             else:
                 self.health.trouble = ""
-                return
+                return result
             if self.stop.wait(0):
                 raise _Interrupted
             self._keep_alive(pause)
@@ -269,10 +306,8 @@ class Consumer:
         self._next_ping = time.monotonic() + PING_SECONDS
 
     def _count(self, parsed: Sequence[Parsed]) -> None:
-        topics = [p.record.topic for p in parsed]
-        for topic in TOPICS:
-            if number := topics.count(topic):
-                self.metrics.consumed.labels(topic.value).inc(number)
+        for topic, number in Counter(p.record.topic for p in parsed).items():
+            self.metrics.consumed.labels(topic.value).inc(number)
 
     def _note(self) -> None:
         health = self.health

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import redis
 
 from contracts.features import of_view
 from contracts.session import STATE, SessionState, session_features, visit
 from contracts.settings import Settings
+from contracts.tables import EVENT_TIMESTAMP
 from feast_engine.config import online_config
 from feast_engine.connection import SECONDS, SyncClient, connect, unreachable
 from feast_engine.reader import ReadRequest, SyncReader
@@ -20,6 +24,8 @@ from orchestrator.consumer import durability
 
 _log = logging.getLogger(__name__)
 VIEWS = ("session", "context")
+MANY = 256
+"""So many states cost less as tables: each a third, but a table some milliseconds."""
 Columns = dict[str, list[Any]]
 _NAMES = {view: tuple(feature.name for feature in of_view(view)) for view in VIEWS}
 
@@ -39,6 +45,43 @@ def rows(states: Mapping[str, SessionState]) -> tuple[list[str], list[int], dict
         for view, names in _NAMES.items()
     }
     return list(states), times, columns
+
+
+def tables(states: Mapping[str, SessionState]) -> dict[str, pa.Table]:
+    """The same as tables by view, for many states."""
+    times = [state.events[-1].time for state in states.values()]
+    shared = {
+        "session_id": pa.array(states, pa.string()),
+        EVENT_TIMESTAMP: pa.array(times, pa.timestamp("ms", "UTC")),
+    }
+    columns = {**_lists(states.values()), **_features(states.values(), times)}
+    return {
+        view: pa.table({**shared, **{name: columns[name] for name in names}})
+        for view, names in _NAMES.items()
+    }
+
+
+def _lists(states: Collection[SessionState]) -> dict[str, Any]:
+    """The columns `event_*`, of all states as one, and `session_version`."""
+    sizes = np.fromiter((len(state.events) for state in states), np.int32, len(states))
+    bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    flat = zip(*chain.from_iterable(state.events for state in states), strict=True)
+    values = {
+        name: pa.array(column, pa.string() if name == "event_item" else pa.int64())
+        for name, column in zip(STATE, flat, strict=True)
+    }
+    versions = np.maximum.reduceat(values["event_offset"].to_numpy(), bounds[:-1])
+    offsets = pa.array(bounds)
+    lists = {name: pa.ListArray.from_arrays(offsets, column) for name, column in values.items()}
+    return {"session_version": pa.array(versions), **lists}
+
+
+def _features(states: Collection[SessionState], times: Sequence[int]) -> dict[str, Any]:
+    every = [
+        session_features(visit(state, time)) for state, time in zip(states, times, strict=True)
+    ]
+    table = np.array([list(row.values()) for row in every], np.float32)
+    return {name: pa.array(table[:, place]) for place, name in enumerate(every[0])}
 
 
 class FeastStates:
@@ -61,8 +104,11 @@ class FeastStates:
         ]
 
     def write(self, states: Mapping[str, SessionState]) -> None:
-        sessions, times, columns = rows(states)
         _, _, writer = self._connected()
+        if len(states) >= MANY:
+            writer.write_tables(tables(states))
+            return
+        sessions, times, columns = rows(states)
         writer.write_many([ViewWrite(view, sessions, times, columns[view]) for view in VIEWS])
 
     def life(self) -> str:

@@ -63,22 +63,10 @@ def _parse_letter(raw: bytes, now_ms: int) -> DeadLetter | None:
     return None if letter.origin.startswith(_CONSUMERS_OWN) else letter
 
 
-_PARSERS: dict[Topic, Callable[[bytes, int], Message | None]] = {
-    Topic.events: parse_event,
-    Topic.products: parse_product,
-    Topic.prices: parse_price,
-    Topic.impressions: parse_impression,
-    Topic.served: parse_served,
-    Topic.dead_letters: _parse_letter,
-}
-TOPICS: tuple[Topic, ...] = tuple(_PARSERS)
-"""What the consumer reads."""
-
-
 def parse(record: Record, now_ms: int) -> Parsed:
     """Never raises: whatever one message holds, it must not stop the others."""
     try:
-        return Parsed(record, _storable(_PARSERS[record.topic](record.value, now_ms)))
+        return Parsed(record, _PARSERS[record.topic](record.value, now_ms))
     except InvalidEvent as refused:
         error = refused
     except Exception as unforeseen:  # noqa: BLE001  # see above
@@ -86,14 +74,23 @@ def parse(record: Record, now_ms: int) -> Parsed:
     return Parsed(record, DeadLetter.of(error, record.value, _origin(record.topic), now_ms))
 
 
-def _storable(message: Message | None) -> Message | None:
-    """Lists of answers come from our own service, unchecked: the lake needs them whole."""
-    if isinstance(message, ServedRows):
-        _check_served(message)
-    if isinstance(message, Impression | ServedRows):
-        to_milliseconds(message.time)
-        message.to_json()  # fails for text that is no valid Unicode
+def _parse_impression(raw: bytes, now_ms: int) -> Impression:
+    message = parse_impression(raw, now_ms)
+    _check_storable(message)
     return message
+
+
+def _parse_served(raw: bytes, now_ms: int) -> ServedRows:
+    message = parse_served(raw, now_ms)
+    _check_served(message)
+    _check_storable(message)
+    return message
+
+
+def _check_storable(message: Impression | ServedRows) -> None:
+    """Lists of answers come from our own service, unchecked: the lake needs them whole."""
+    to_milliseconds(message.time)
+    message.to_json()  # fails for text that is no valid Unicode
 
 
 def _check_served(message: ServedRows) -> None:
@@ -111,3 +108,15 @@ def _check_served(message: ServedRows) -> None:
         raise InvalidEvent(
             Reason.bad_value, "features", message.features, "names of features, each once"
         )
+
+
+_PARSERS: dict[Topic, Callable[[bytes, int], Message | None]] = {
+    Topic.events: parse_event,
+    Topic.products: parse_product,
+    Topic.prices: parse_price,
+    Topic.impressions: _parse_impression,
+    Topic.served: _parse_served,
+    Topic.dead_letters: _parse_letter,
+}
+TOPICS: tuple[Topic, ...] = tuple(_PARSERS)
+"""What the consumer reads."""

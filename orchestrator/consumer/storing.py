@@ -1,12 +1,13 @@
-"""A full buffer on its way into the lake, beside the loop that goes on with the next one."""
+"""What goes on beside the loop: states on their way online, full buffers on their way into the lake."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, wait
-from typing import Any, ParamSpec, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 from contracts.errors import ServiceError
+from contracts.session import SessionState
 from contracts.tables import Lake
 from orchestrator.consumer.buffer import LakeBuffer
 from orchestrator.consumer.dead_letters import DeadLetters
@@ -30,9 +31,40 @@ class AtOnce(Executor):
         return future
 
 
+class Attempt(Generic[_T]):
+    """An action that an executor has begun, and begins again when it has failed."""
+
+    def __init__(self, action: Callable[[], _T], executor: Executor) -> None:
+        self._action, self._executor = action, executor
+        self._future = executor.submit(action)
+
+    def done(self, seconds: float = 0.0) -> bool:
+        """Whether it has come to an end, waiting so long for it."""
+        return self._future in wait([self._future], seconds).done
+
+    def result(self) -> _T:
+        """Of a try that failed the ServiceError, and the next try begins."""
+        try:
+            return self._future.result()
+        except ServiceError:
+            self._future = self._executor.submit(self._action)
+            raise
+
+
+class Writing:
+    """States of a batch that was polled at `began` (monotonic seconds), on their way online."""
+
+    def __init__(
+        self, changed: Mapping[str, SessionState], began: float, states: States, executor: Executor
+    ) -> None:
+        self.rows, self.began = len(changed), began
+        self.attempt = Attempt(lambda: states.write(changed), executor)
+
+
 class Storing:
     """Writes the files, waits until Kafka has the dead letters and until the online store would
-    remember the states. Then the offsets may be committed."""
+    remember the states. Then the offsets may be committed. The result of `attempt` is the online
+    store's life in which it remembers all states."""
 
     def __init__(
         self,
@@ -44,25 +76,10 @@ class Storing:
     ) -> None:
         self.buffer = buffer
         self._letters, self._lake, self._states = letters, lake, states
-        self._executor = executor
         self.written: dict[Lake, int] = {}
-        self._future: Future[Any] = executor.submit(self._run)
+        self.attempt = Attempt(self._run, executor)
 
     def _run(self) -> str:
         self.written = self.buffer.store(self._lake)
         self._letters.settle(SETTLE_SECONDS)
         return self._states.confirm()
-
-    def done(self, seconds: float = 0.0) -> bool:
-        """Whether it has come to an end, waiting so long for it."""
-        return self._future in wait([self._future], seconds).done
-
-    def life(self) -> str:
-        """The online store's life in which it remembers all states. Of a try that failed the
-        ServiceError, and the next try begins."""
-        try:
-            life: str = self._future.result()
-        except ServiceError:
-            self._future = self._executor.submit(self._run)
-            raise
-        return life

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from functools import partial
 from random import Random
+from threading import Event
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,9 +32,11 @@ PARTITIONS = 2
 SMALL = Limits(rows=4, seconds=1000.0, idle_rows=1)
 
 
-def consumer(world: World, background: ThreadPoolExecutor | None = None) -> Consumer:
+def consumer(
+    world: World, background: ThreadPoolExecutor | None = None, limits: Limits = SMALL
+) -> Consumer:
     return Consumer(
-        FakeSource(world), FakeStates(world), FakeLake(world), FakeLog(world), 3, SMALL,
+        FakeSource(world), FakeStates(world), FakeLake(world), FakeLog(world), 3, limits,
         background=background,
     )  # fmt: skip
 
@@ -78,7 +83,7 @@ def drain(running: Consumer, world: World) -> None:
         if all(world.committed.get(p, 0) == len(v) for p, v in world.messages.items()):
             return
         if running._storing is not None:
-            running._storing.done(0.05)
+            running._storing.attempt.done(0.05)
     raise AssertionError(f"not committed: {world.committed}")
 
 
@@ -88,10 +93,10 @@ def survive(world: World, background: ThreadPoolExecutor | None = None) -> int:
         try:
             drain(consumer(world, background), world)
         except Crash:
+            if background is not None:
+                background.submit(int).result()  # a dead process writes no more
             continue
         world.fault = lambda _number, _name: None
-        if background is not None:
-            background.submit(int).result()  # stores of the dead have come to an end
         drain(consumer(world), world)  # takes over what the last one left
         return deaths
     raise AssertionError("none came through")
@@ -174,6 +179,34 @@ def test_the_same_with_stores_in_the_background(seed: int) -> None:
     world.fault = fault
     with ThreadPoolExecutor(1) as background:
         survive(world, background)
+    check(world)
+
+
+@pytest.mark.parametrize("rows", [3, 4])
+def test_a_batch_is_read_while_states_are_on_their_way_but_nothing_is_stored(rows: int) -> None:
+    """A store is due after one batch, or after two."""
+    world = filled(Random(3), 8)  # noqa: S311
+    writing, read, letting = Event(), Event(), Event()
+    names: list[str] = []
+
+    def hold(number: int, name: str) -> None:
+        names.append(name)
+        if name == "write" and number % 2 == 0 and not writing.is_set():
+            writing.set()
+            letting.wait(10)
+        if name == "poll" and number % 2 and writing.is_set():
+            read.set()
+
+    world.fault = hold
+    with ThreadPoolExecutor(2) as background, ThreadPoolExecutor(1) as loop:
+        running = consumer(world, background, replace(SMALL, rows=rows))
+        stepping = loop.submit(drain, running, world)
+        assert writing.wait(10)
+        assert read.wait(10 if rows == 4 else 0.2) == (rows == 4)
+        assert not wait([stepping], 0.2).done
+        assert not {"note", "lake", "confirm", "commit"} & set(names)
+        letting.set()
+        stepping.result(10)
     check(world)
 
 

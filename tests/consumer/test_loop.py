@@ -290,6 +290,7 @@ def test_the_memory_of_states_is_bounded_and_true() -> None:
         event = parse_event(click(name, str(number), number), NOW * 2)
         told = SessionEvent.of(event, number)
         expected[name] = fold(expected.get(name, SessionState()), [told])
-        sessions.apply([(event, number)])
+        changed = sessions.fold([(event, number)])
+        FakeStates(world).write(changed)
     assert world.states == expected
     assert sessions._cached_events <= 3

@@ -95,7 +95,8 @@ def test_the_table_is_what_the_consumer_writes_message_by_message(sent: list[Tol
     told, expected = [], []
     for known, event, _ in sent:
         message = event_of(Told(known, event))
-        consumer.apply([(message, event.offset)])
+        if changed := consumer.fold([(message, event.offset)]):
+            online.write(changed)
         told.append(Told(known, SessionEvent.of(message, event.offset)))
         expected += [(known, *row) for row in online.written]
         online.written.clear()
