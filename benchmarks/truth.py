@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from contracts.deadline import Deadline
 from contracts.errors import ServiceError
@@ -61,7 +63,7 @@ def topic_messages(settings: Settings, topic: Topic) -> dict[tuple[int, int], by
     try:
         parts = client.list_topics(name, timeout=READ_SECONDS).topics[name].partitions
         places = [TopicPartition(name, number, OFFSET_BEGINNING) for number in parts]
-        left = sum(client.get_watermark_offsets(each, timeout=READ_SECONDS)[1] for each in places)
+        left = sum(_end(client, each) for each in places)
         client.assign(places)
         found: dict[tuple[int, int], bytes] = {}
         deadline = Deadline(READ_SECONDS)
@@ -76,6 +78,21 @@ def topic_messages(settings: Settings, topic: Topic) -> dict[tuple[int, int], by
     finally:
         client.close()
     return found
+
+
+def _end(client: Any, place: Any) -> int:
+    """Where a partition ends. A broker that has just started does not lead it yet."""
+    from confluent_kafka import KafkaError, KafkaException
+
+    passing = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+    deadline = Deadline(READ_SECONDS)
+    while True:
+        try:
+            return int(client.get_watermark_offsets(place, timeout=READ_SECONDS)[1])
+        except KafkaException as error:
+            if deadline.expired() or error.args[0].code() not in passing:
+                raise ServiceError(f"{place.topic}: {error.args[0].str()}") from error
+            time.sleep(0.1)
 
 
 def lake_rows(settings: Settings, table: Lake) -> Counter[tuple[int, int]]:
