@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from contracts.deadline import Deadline
 from contracts.errors import ReleaseError, ServiceError
 from contracts.features import RANKED
 from contracts.release import MODEL_NAME, SCORE_TOLERANCE
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 ROWS = 512
 CALL_SECONDS = 10.0
+RESTART_SECONDS = 5.0
+"""What a server that died is given to come back, before it counts as not up."""
 LOAD_SECONDS = 60.0
 
 Floats = npt.NDArray[np.float32]
@@ -100,17 +103,23 @@ def not_up(settings: Settings) -> str:
 
 
 def require_triton(settings: Settings) -> None:
-    """ServiceError unless Triton is up: asked before the work, not after it."""
+    """ServiceError unless Triton is up, or comes back within seconds: asked before the work."""
+    deadline = Deadline(RESTART_SECONDS)
+    while not _alive(settings):
+        if deadline.expired():
+            raise ServiceError(not_up(settings))
+        time.sleep(0.2)
+
+
+def _alive(settings: Settings) -> bool:
     import tritonclient.grpc as triton
     from tritonclient.utils import InferenceServerException
 
     with triton.InferenceServerClient(settings.triton) as client:
         try:
-            alive = client.is_server_live(client_timeout=CALL_SECONDS)
+            return bool(client.is_server_live(client_timeout=CALL_SECONDS))
         except InferenceServerException:
-            alive = False
-    if not alive:
-        raise ServiceError(not_up(settings))
+            return False
 
 
 def gap(expected: npt.NDArray[np.float64], scores: npt.NDArray[np.float64], engine: str) -> float:
