@@ -39,6 +39,7 @@ Row = tuple[Any, Mapping[str, Any], datetime, datetime | None]
 """Feast's: entity key, values, event time, created time."""
 Read = tuple[datetime | None, dict[str, Any] | None]
 _STAMP = "_ts:"
+_EPOCH, _MICROSECOND = datetime.fromtimestamp(0, UTC), timedelta(microseconds=1)
 
 
 class GuardedRedisOnlineStoreConfig(RedisOnlineStoreConfig):  # type: ignore[misc]  # untyped
@@ -157,8 +158,7 @@ class GuardedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]  # untype
         self, values: Sequence[bytes | None], feature_view: str, requested_features: list[str]
     ) -> Read:
         """Feast gives a row of 1970 without values, and says PRESENT, where there is none."""
-        row = dict(zip(requested_features, values, strict=True))
-        if row[f"{_STAMP}{feature_view}"] is None:
+        if values[requested_features.index(f"{_STAMP}{feature_view}")] is None:
             return None, None
         read: Read = super()._get_features_for_entity(values, feature_view, requested_features)
         return read
@@ -201,15 +201,23 @@ def _hide_old(config: RepoConfig, grouped_refs: Any, response: Any, first: int) 
         last = place
         while not names[last].endswith(f"{_STAMP}{_versioned_fv_name(table, config)}"):
             last += 1
-        times = response.results[place].event_timestamps
-        old = [
-            row
-            for row, time in enumerate(times)
-            if table.ttl and _is_old(time.ToDatetime(UTC), table.ttl, moment)
-        ]
-        for column in response.results[place : last + 1]:
+        old = _old(response.results[place].event_timestamps, table.ttl, moment)
+        for column in response.results[place : last + 1] if old else ():
             _hide(column, old)
         place = last + 1
+
+
+def _old(times: Sequence[Any], age: timedelta | None, moment: datetime) -> list[int]:
+    """Which of protobuf's Timestamps `_is_old` would name: their datetimes cost as much as Feast's
+    own work."""
+    if not age:
+        return []
+    oldest = (moment - _EPOCH) // _MICROSECOND - age // _MICROSECOND
+    return [
+        row
+        for row, time in enumerate(times)
+        if time.seconds * 1_000_000 + time.nanos // 1000 < oldest
+    ]
 
 
 def _hide(column: Any, rows: Sequence[int]) -> None:
