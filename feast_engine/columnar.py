@@ -19,7 +19,7 @@ from contracts.errors import UsageError
 from contracts.features import DType
 from contracts.tables import EVENT_TIMESTAMP
 from feast_engine.guard import Rows
-from feast_engine.layout import ViewLayout, varint_digits
+from feast_engine.layout import VERSION, ViewLayout, varint_digits
 
 Bytes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
@@ -47,12 +47,16 @@ class Cells:
 def encode_batch(layout: ViewLayout, batch: Any, life: int | None) -> Rows:
     """A pyarrow.RecordBatch (or Table) with the view's key, `event_timestamp` and features.
 
+    With a column `session_version`, rows of a session are of these versions (`feast_engine.guard`).
     UsageError where a column is not there, cannot be cast to its type, or a row has no key or no
     time.
     """
     cells = [encode_times(_column(layout, batch, EVENT_TIMESTAMP, "timestamp"))]
     for name, dtype in layout.types.items():
         cells += _encode(dtype, _column(layout, batch, name, dtype.value))
+    version = layout.version if VERSION in batch.schema.names else b""
+    if version:
+        cells += _encode(DType.int64, _column(layout, batch, VERSION, "int64"))
     raw, ends = interleave(cells)
     [join_key] = layout.view.join_keys
     return Rows(
@@ -61,6 +65,7 @@ def encode_batch(layout: ViewLayout, batch: Any, life: int | None) -> Rows:
         cells=raw,
         ends=ends,
         life=life,
+        version=version,
     )
 
 

@@ -3,7 +3,9 @@
 The rule runs on the server, in a script that reads a row's stored event time, compares, and writes
 the whole row or nothing: nobody's command comes in between. Rows of one view in a hash that
 several views share are compared with that view's time only. An equal time replaces: a late event
-changes a session's state without moving its newest time.
+changes a session's state without moving its newest time. Rows of a session therefore name the
+version of the state that they are of, and of one time the greater version stays: a consumer that
+lost its partitions in the middle of a write cannot put back what its successor has moved on from.
 
 A call takes many rows (on a Redis Cluster, where keys lie on several servers, one) and names the
 fields once, which takes the server 13 microseconds a row of 16 features; an HSET without the rule
@@ -29,7 +31,9 @@ from feast_engine.roundtrip import Stream, packed
 
 SCRIPT = b"""\
 -- KEYS: hashes. ARGV: seconds they live from now (0: for ever); cells of all rows, each after its
--- size; names of the cells, the event time's first. Returns how many rows were older.
+-- size; the field of the version, or nothing; names of the cells, the event time's first. Where
+-- there is a version's field, each row ends with a cell of its own version, which is not written.
+-- Returns how many rows were older.
 local byte, sub, call = string.byte, string.sub, redis.call
 
 local function varint(text, at)
@@ -69,11 +73,22 @@ local function newer(stored, given)
   return seconds > other or seconds == other and nanos > rest
 end
 
-local write, last = {}, 2 * (#ARGV - 2)
-for place = 3, #ARGV do write[2 * place - 5] = ARGV[place] end
-local life, cells, at, older = ARGV[1], ARGV[2], 1, 0
+-- of feast.types.Value
+local function number(text)
+  return text and byte(text, 1) == 32 and varint(text, 2) or nil
+end
+
+local function ahead(stored, given)
+  local known, own = number(stored), number(given)
+  return known and own and known > own
+end
+
+local write, last = {}, 2 * (#ARGV - 3)
+for place = 4, #ARGV do write[2 * place - 7] = ARGV[place] end
+local life, cells, version, at, older = ARGV[1], ARGV[2], ARGV[3], 1, 0
+local whole = version == '' and last or last + 2
 for _, key in ipairs(KEYS) do
-  for place = 2, last, 2 do
+  for place = 2, whole, 2 do
     local size = byte(cells, at)
     if size == 255 then
       local a, b, c, d = byte(cells, at + 1, at + 4)
@@ -83,10 +98,16 @@ for _, key in ipairs(KEYS) do
     at = at + size + 1
   end
   local stored = call('HGET', key, write[1])
-  if stored and stored ~= write[2] and newer(stored, write[2]) then
+  local late
+  if stored == write[2] then
+    late = version ~= '' and ahead(call('HGET', key, version), write[whole])
+  else
+    late = stored and newer(stored, write[2])
+  end
+  if late then
     older = older + 1
   else
-    call('HSET', key, unpack(write))
+    call('HSET', key, unpack(write, 1, last))
     if life ~= '0' then call('EXPIRE', key, life) end
   end
 end
@@ -120,9 +141,11 @@ class Written:
 class Rows:
     """Rows of one view as they go to the server.
 
-    names: the fields, the event time's first; keys: the hashes, n; cells: all rows one after the
-    other, each cell after its size (`sized`); ends: n places where a row ends in `cells`;
-    life: seconds until the hashes leave Redis, None: never.
+        names: the fields, the event time's first; keys: the hashes, n; cells: all rows one after the
+        other, each cell after its size (`sized`); ends: n places where a row ends in `cells`;
+    life: seconds until the hashes leave Redis, None: never; version: the field that names the
+        version of what a row is of, or nothing. Where there is one, the last cell of each row is its
+        own version, which is compared and not written.
     """
 
     names: Sequence[bytes]
@@ -130,6 +153,7 @@ class Rows:
     cells: bytes
     ends: Sequence[int]
     life: int | None
+    version: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -247,7 +271,7 @@ def _windows(batches: Iterable[Rows]) -> Iterator[_Window]:
     for rows in batches:
         for call in _calls(rows, CALL_ROWS):
             calls.append(call)
-            size += len(call.arguments[-len(rows.names) - 1])
+            size += len(call.arguments[-len(rows.names) - 2])
             if len(calls) >= _WINDOW_CALLS or size >= _WINDOW_BYTES:
                 yield _Window(calls)
                 calls, size = [], 0
@@ -264,5 +288,5 @@ def _calls(rows: Rows, most: int) -> Iterator[_Call]:
         stop = min(max(start + 1, fit), start + most, len(rows.keys))
         end = int(rows.ends[stop - 1])
         head = [SHA, b"%d" % (stop - start), *rows.keys[start:stop], life, rows.cells[begin:end]]
-        yield _Call(stop - start, [*head, *rows.names])
+        yield _Call(stop - start, [*head, rows.version, *rows.names])
         start, begin = stop, end

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from contracts.errors import ServiceError, UsageError, shown
 from contracts.features import VIEWS, DType, View, of_view
 
+VERSION = "session_version"
 Cell = bytes | None
 """A field of a hash; None where there is none."""
 Column = npt.NDArray[Any]
@@ -55,7 +56,9 @@ _INT64 = np.dtype([("tag", np.uint8), ("digits", np.uint8, _VARINT_BYTES), ("mor
 
 @dataclass(frozen=True)
 class ViewLayout:
-    """Names and types of a stored view's fields. `suffix` is what follows the id in a key."""
+    """Names and types of a stored view's fields. `suffix` is what follows the id in a key;
+    `version`: of views of a session the field that tells of which state the hash is
+    (`contracts.session.SessionState.version`), of others nothing."""
 
     view: View
     prefix: bytes
@@ -63,6 +66,7 @@ class ViewLayout:
     timestamp: bytes
     fields: dict[str, bytes]
     types: dict[str, DType]
+    version: bytes
 
     def key(self, entity_id: str) -> bytes:
         """The hash of an entity."""
@@ -96,6 +100,7 @@ def layout_of(name: str, project: str) -> ViewLayout:
         timestamp=f"_ts:{name}".encode(),
         fields={feature.name: _field(name, feature.name) for feature in of_view(name)},
         types={feature.name: feature.dtype for feature in of_view(name)},
+        version=_field("session", VERSION) if view.entities == ("session",) else b"",
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import redis
 
 from contracts.errors import UsageError
+from contracts.features import DType
 from contracts.settings import Settings
 from feast_engine import guard
 from feast_engine.columnar import encode_batch
@@ -17,7 +18,7 @@ from feast_engine.config import online_config
 from feast_engine.connection import SyncClient, unreachable
 from feast_engine.expiry import life_seconds
 from feast_engine.guard import Rows, Written, sized
-from feast_engine.layout import ViewLayout, encode_column, encode_timestamp, layout_of
+from feast_engine.layout import VERSION, ViewLayout, encode_column, encode_timestamp, layout_of
 
 
 @dataclass(frozen=True)
@@ -26,22 +27,23 @@ class ViewWrite:
 
     keys: n entity ids; event_times_ms: n times from when the values hold, milliseconds since 1970
     UTC; columns: by feature, n values each (None, or nan in float columns: missing). Every
-    feature of the view has to be there.
+    feature of the view has to be there. versions: of views of a session, n numbers, of which
+    states the rows are (`feast_engine.guard`); None: those among the columns, if there are any.
     """
 
     view: str
     keys: Sequence[str]
     event_times_ms: Sequence[int]
     columns: Mapping[str, Sequence[Any]]
+    versions: Sequence[int] | None = None
 
 
 class OnlineWriter:
     """Writes through `client` (`feast_engine.connection.connect`).
 
     A row replaces one of the same or an older event time, and never a newer one (see
-    `feast_engine.guard`). Of rows of one time the last write stays: where the time does not tell
-    which is newer, as with a session's state after a late event, there may be one writer of a key
-    at a time, which Kafka's partitions by session give.
+    `feast_engine.guard`). Of rows of one time the greater version stays, and of rows without
+    versions the last write.
     """
 
     def __init__(self, settings: Settings, client: SyncClient) -> None:
@@ -89,6 +91,10 @@ class OnlineWriter:
         columns = [
             encode_column(dtype, write.columns[name]) for name, dtype in layout.types.items()
         ]
+        versions = write.columns.get(VERSION) if write.versions is None else write.versions
+        version = b"" if versions is None else layout.version
+        if versions is not None and version:
+            columns.append(encode_column(DType.int64, versions))
         times = [encode_timestamp(time) for time in write.event_times_ms]
         cells = [list(map(sized, column)) for column in (times, *columns)]
         rows = list(map(b"".join, zip(*cells, strict=True)))
@@ -98,6 +104,7 @@ class OnlineWriter:
             cells=b"".join(rows),
             ends=list(accumulate(map(len, rows))),
             life=life_seconds(layout.view, self._config.key_seconds),
+            version=version,
         )
 
 
@@ -108,6 +115,8 @@ def _check(write: ViewWrite, layout: ViewLayout) -> None:
         raise UsageError(f"view {write.view!r}: columns missing {lost}, not declared {more}")
     sizes = {name: len(values) for name, values in write.columns.items()}
     sizes["event_times_ms"] = len(write.event_times_ms)
+    if write.versions is not None:
+        sizes["versions"] = len(write.versions)
     wrong = {name: size for name, size in sizes.items() if size != len(write.keys)}
     if wrong:
         raise UsageError(f"view {write.view!r}: {len(write.keys)} keys, but {wrong} values")

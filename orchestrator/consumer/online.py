@@ -18,6 +18,7 @@ from contracts.settings import Settings
 from contracts.tables import EVENT_TIMESTAMP
 from feast_engine.config import online_config
 from feast_engine.connection import SECONDS, SyncClient, connect, unreachable
+from feast_engine.layout import VERSION
 from feast_engine.reader import ReadRequest, SyncReader
 from feast_engine.writer import OnlineWriter, ViewWrite
 from orchestrator.consumer import durability
@@ -56,7 +57,7 @@ def tables(states: Mapping[str, SessionState]) -> dict[str, pa.Table]:
     }
     columns = {**_lists(states.values()), **_features(states.values(), times)}
     return {
-        view: pa.table({**shared, **{name: columns[name] for name in names}})
+        view: pa.table({**shared, **{name: columns[name] for name in (VERSION, *names)}})
         for view, names in _NAMES.items()
     }
 
@@ -73,7 +74,7 @@ def _lists(states: Collection[SessionState]) -> dict[str, Any]:
     versions = np.maximum.reduceat(values["event_offset"].to_numpy(), bounds[:-1])
     offsets = pa.array(bounds)
     lists = {name: pa.ListArray.from_arrays(offsets, column) for name, column in values.items()}
-    return {"session_version": pa.array(versions), **lists}
+    return {VERSION: pa.array(versions), **lists}
 
 
 def _features(states: Collection[SessionState], times: Sequence[int]) -> dict[str, Any]:
@@ -109,7 +110,10 @@ class FeastStates:
             writer.write_tables(tables(states))
             return
         sessions, times, columns = rows(states)
-        writer.write_many([ViewWrite(view, sessions, times, columns[view]) for view in VIEWS])
+        versions = columns["session"][VERSION]
+        writer.write_many(
+            [ViewWrite(view, sessions, times, columns[view], versions) for view in VIEWS]
+        )
 
     def life(self) -> str:
         client, _, _ = self._connected()

@@ -133,7 +133,13 @@ class FakeStates:
         return found
 
     def write(self, states: Mapping[str, SessionState]) -> None:
-        self.world.around("write", lambda: self.world.states.update(states))
+        self.world.around("write", lambda: self._write(states))
+
+    def _write(self, states: Mapping[str, SessionState]) -> None:
+        """Of one session the greater version stays, whoever writes it."""
+        for name, state in states.items():
+            if state.version >= self.world.states.get(name, SessionState()).version:
+                self.world.states[name] = state
 
     def life(self) -> str:
         return str(self.world.around("life", lambda: self.world.life))

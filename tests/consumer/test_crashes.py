@@ -93,10 +93,10 @@ def survive(world: World, background: ThreadPoolExecutor | None = None) -> int:
         try:
             drain(consumer(world, background), world)
         except Crash:
-            if background is not None:
-                background.submit(int).result()  # a dead process writes no more
             continue
         world.fault = lambda _number, _name: None
+        if background is not None:
+            background.submit(int).result()  # what the dead had begun has come to an end
         drain(consumer(world), world)  # takes over what the last one left
         return deaths
     raise AssertionError("none came through")

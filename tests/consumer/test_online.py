@@ -36,6 +36,8 @@ def test_tables_of_states_are_their_rows(tmp_path: Path) -> None:
     writer = OnlineWriter(settings, connect(settings))
     sessions, times, columns = rows(states)
     for view, table in tables(states).items():
-        expected = writer._rows(ViewWrite(view, sessions, times, columns[view]))
+        versions = columns["session"]["session_version"]
+        expected = writer._rows(ViewWrite(view, sessions, times, columns[view], versions))
+        assert expected.version
         assert writer._encoded(view, table) == expected
     assert tuple(tables(states)) == VIEWS

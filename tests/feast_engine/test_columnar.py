@@ -62,12 +62,15 @@ def test_rows_are_the_same_bytes(
         [encode_timestamp(time) for time in times],
         *(encode_column(layout.types[name], columns[name]) for name in layout.fields),
     ]
+    if view == "session":
+        cells.append(encode_column(DType.int64, columns["session_version"]))
     each = [b"".join(map(sized, row)) for row in zip(*cells, strict=True)]
     assert rows.cells == b"".join(each)
     assert list(rows.ends) == np.cumsum([len(row) for row in each], dtype=int).tolist()
     assert list(rows.keys) == [layout.key(name) for name in ids]
     assert list(rows.names) == [layout.timestamp, *layout.fields.values()]
     assert rows.life == 7
+    assert rows.version == (layout.fields["session_version"] if view == "session" else b"")
 
 
 def test_times_keep_their_microseconds() -> None:

@@ -14,13 +14,15 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from contracts.features import of_view
+from contracts.session import SessionEvent, SessionState
 from contracts.settings import Settings
 from feast_engine import guard
 from feast_engine.connection import connect, connect_async
 from feast_engine.guard import Written
 from feast_engine.layout import layout_of
 from feast_engine.reader import ReadRequest, SyncReader, ViewRows
-from feast_engine.writer import OnlineWriter
+from feast_engine.writer import OnlineWriter, ViewWrite
+from orchestrator.consumer.online import FeastStates, rows, tables
 from tests.stack.lone_redis import lone_redis, redis_cluster
 
 NOW = 1_790_000_000_000
@@ -217,3 +219,30 @@ def test_what_the_server_refuses_is_raised(shop: Settings, client: Any) -> None:
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         guard.write(client, [rows])
     assert client.ping()  # and the connection is whole
+
+
+def test_of_one_time_the_newer_state_of_a_session_stays(shop: Settings, client: Any) -> None:
+    """A consumer that lost its partitions wakes up in the middle of its write, after its successor
+    has folded a late event, which moves the version and not the time."""
+    session = "zombie"
+
+    def state(*offsets: int) -> dict[str, SessionState]:
+        late = [
+            SessionEvent(NOW - 1000 * n, n, 3, str(n), -1, n % 4, 1, at)
+            for n, at in enumerate(offsets)
+        ]
+        return {session: SessionState(tuple(sorted(late)))}
+
+    before, after = state(5), state(5, 9)
+    store = FeastStates(shop)
+    store.write(before)
+    store.write(after)
+    writer = OnlineWriter(shop, client)
+    sessions, times, columns = rows(before)
+    stale = [ViewWrite(v, sessions, times, columns[v], [5]) for v in ("session", "context")]
+    assert writer.write_many(stale) == Written(0, 2)
+    assert writer.write_tables(tables(before)) == Written(0, 2)
+    assert store.read([session]) == list(after.values())
+    assert read(shop, client, "context", [session]).columns["device"].tolist() == [1.0]
+    store.write(after)  # the same again, as after a crash
+    assert writer.write("context", [session], [NOW + 1], columns["context"]) == Written(1, 0)
