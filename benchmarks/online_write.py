@@ -192,7 +192,7 @@ def _by_feast(
 
 def _compare(client: Any, table: Any, names: list[str]) -> tuple[int, int]:
     """Rows that are there, and cells that differ from the table's, the event time among them."""
-    from feast_engine.layout import decode_column, decode_timestamps
+    from feast_engine.decode import decode_columns, decode_timestamps, table_of
     from feast_engine.roundtrip import Many, exchange
 
     layout = _layout(names)
@@ -202,15 +202,15 @@ def _compare(client: Any, table: Any, names: list[str]) -> tuple[int, int]:
         Many(b"HMGET", keys[place : place + 500], fields) for place in range(0, len(keys), 500)
     ]
     replies = [row for rows in exchange(client, pieces) for row in rows]
-    times, *columns = zip(*replies, strict=True)
+    stored = table_of(replies, len(fields))
     if client.dbsize() != len(keys):
         raise ServiceError(f"{client.dbsize():,} keys are there, expected {len(keys):,}")
     differing = 0
-    for name, cells in zip(names, columns, strict=True):
+    columns = decode_columns(DType.float32, stored, range(1, len(fields)))
+    for name, column in zip(names, columns, strict=True):
         given = table[name].to_numpy()
-        stored = decode_column(DType.float32, cells)
-        differing += int((~((stored == given) | (np.isnan(stored) & np.isnan(given)))).sum())
-    stamps = decode_timestamps(times)
+        differing += int((~((column == given) | (np.isnan(column) & np.isnan(given)))).sum())
+    stamps = decode_timestamps(stored, 0)
     differing += int((stamps != int(EVENT_TIME.timestamp() * 1000)).sum())
     return int((stamps != -1).sum()), differing
 

@@ -1,4 +1,4 @@
-"""How Feast lays features out in Redis, encoded and decoded a column at a time.
+"""How Feast lays features out in Redis, encoded a column at a time (`feast_engine.decode` reads it).
 
 A row of a view lies in the hash of its entity, under
 `entity key (serialisation version 3) + project`. Its fields: for each feature the murmur3 hash of
@@ -22,26 +22,11 @@ import mmh3
 import numpy as np
 import numpy.typing as npt
 
-from contracts.errors import ServiceError, UsageError, shown
+from contracts.errors import UsageError, shown
 from contracts.features import VIEWS, DType, View, of_view
 
 VERSION = "session_version"
-Cell = bytes | None
-"""A field of a hash; None where there is none."""
-Column = npt.NDArray[Any]
-
 _STRING = 2  # feast.types.ValueType.STRING
-# first byte of a Value: field number << 3 | wire type
-_TAGS = {
-    DType.float32: 0x35,
-    DType.int64: 0x20,
-    DType.string: 0x12,
-    DType.list_int64: 0x72,
-    DType.list_string: 0x62,
-}
-_NAN = b"\x35" + struct.pack("<f", float("nan"))
-MISSING: dict[DType, Cell] = {DType.float32: _NAN, DType.int64: b"\x20\x00"}
-"""What is decoded as a missing value, of the types where that is quicker than None."""
 _SIZE = struct.Struct("<I").pack
 _VARINT_BYTES = 10
 _MASK = (1 << 64) - 1
@@ -49,9 +34,6 @@ _SMALL = tuple(bytes([number]) for number in range(0x80))
 # what stands before the varints of a list, by how many bytes those are: most lists are short
 _SHORT_LISTS = tuple(b"\x72" + _SMALL[size + 2] + b"\x0a" + _SMALL[size] for size in range(0x7E))
 _SHIFTS = np.arange(0, 7 * _VARINT_BYTES, 7, dtype=np.uint64)
-_WEIGHTS = np.uint64(1) << _SHIFTS
-_FLOAT = np.dtype([("tag", np.uint8), ("value", "<f4")])
-_INT64 = np.dtype([("tag", np.uint8), ("digits", np.uint8, _VARINT_BYTES), ("more", np.uint8)])
 
 
 @dataclass(frozen=True)
@@ -210,161 +192,3 @@ _ENCODERS: dict[DType, Any] = {
     DType.string: _encode_text,
     DType.list_string: _encode_texts,
 }
-
-
-# --- decoding ---
-
-
-def decode_column(dtype: DType, cells: Sequence[Cell]) -> Column:
-    """The values of one feature over rows; missing ones are nan, 0, None or [] by type.
-
-    ServiceError where something else is stored than the type says.
-    """
-    column: Column = decode_columns(dtype, [cells])[0]
-    return column
-
-
-def decode_columns(dtype: DType, columns: Sequence[Sequence[Cell]]) -> Column:
-    """The same of features of one type [columns, rows]: numpy's price of a call is paid once."""
-    try:
-        return _DECODERS[dtype](columns).reshape(len(columns), len(columns[0]))
-    except (ValueError, IndexError) as error:
-        raise ServiceError(
-            f"the online store holds another type than {dtype} ({error}): "
-            "after a change of type, materialise again (./nextclick train) or empty the store"
-        ) from None
-
-
-def decode_timestamps(cells: Sequence[Cell]) -> npt.NDArray[np.int64]:
-    """Event times in milliseconds; -1 where there is none."""
-    times = {cell: _decode_timestamp(cell) for cell in set(cells)}  # rows written together share it
-    return np.fromiter(map(times.__getitem__, cells), np.int64, len(cells))
-
-
-@lru_cache(maxsize=16_384)  # see `encode_timestamp`
-def _decode_timestamp(cell: Cell) -> int:
-    if cell is None:
-        return -1
-    parts = {8: 0, 16: 0}
-    place = 0
-    while place < len(cell):
-        tag = cell[place]
-        value, place = _read_varint(cell, place + 1)
-        parts[tag] = value
-    return _signed(parts[8]) * 1000 + parts[16] // 1_000_000
-
-
-def _decode_floats(columns: Sequence[Sequence[Cell]]) -> Column:
-    joined = b"".join([_joined(cells, _NAN) for cells in columns])
-    table = np.frombuffer(joined, dtype=_FLOAT)
-    _check_tags(table, DType.float32)
-    return table["value"].astype(np.float32)
-
-
-def _joined(cells: Sequence[Any], missing: bytes) -> bytes:
-    """All cells as one, each of the size of `missing`, which stands for None and empty ones."""
-    try:
-        joined = b"".join(cells)
-    except TypeError:  # there are Nones
-        joined = b""
-    whole = len(joined) == len(missing) * len(cells)
-    return joined if whole else b"".join([cell or missing for cell in cells])
-
-
-def _decode_int64s(columns: Sequence[Sequence[Cell]]) -> Column:
-    cells = list(chain.from_iterable(columns))
-    whole = cells if all(cells) else [cell or b"\x20" for cell in cells]
-    # as an array of bytes, for that fills each up with zeros
-    table = np.array(whole, f"S{_INT64.itemsize}").view(_INT64)
-    _check_tags(table, DType.int64)
-    if table["more"].any():
-        raise ValueError(f"more than {_VARINT_BYTES} bytes of a number")
-    values: Column = ((table["digits"] & 0x7F) @ _WEIGHTS).view(np.int64)
-    return values
-
-
-def _decode_texts(columns: Sequence[Sequence[Cell]]) -> Column:
-    cells = chain.from_iterable(columns)
-    return _objects([_decode_text(cell) if cell else None for cell in cells])
-
-
-def _decode_text(cell: bytes) -> str:
-    if cell[0] == _TAGS[DType.string] and cell[1] == len(cell) - 2 < 0x80:
-        return cell[2:].decode()
-    return _body(cell, 0, _TAGS[DType.string])[0].decode()
-
-
-def _decode_int64_lists(columns: Sequence[Sequence[Cell]]) -> Column:
-    cells = chain.from_iterable(columns)
-    return _objects([_decode_int64_list(cell) if cell else [] for cell in cells])
-
-
-def _decode_int64_list(cell: bytes) -> list[int]:
-    body, _ = _body(cell, 0, _TAGS[DType.list_int64])
-    if not body:
-        return []
-    raw = np.frombuffer(_body(body, 0, 0x0A)[0], dtype=np.uint8)
-    last = (raw & 0x80) == 0
-    starts = np.flatnonzero(np.concatenate([[True], last[:-1]]))
-    places = np.arange(len(raw)) - np.repeat(starts, np.diff([*starts, len(raw)]))
-    digits = (raw & 0x7F).astype(np.uint64) << (7 * places).astype(np.uint64)
-    values: list[int] = np.add.reduceat(digits, starts).view(np.int64).tolist()
-    return values
-
-
-def _decode_text_lists(columns: Sequence[Sequence[Cell]]) -> Column:
-    cells = chain.from_iterable(columns)
-    return _objects([_decode_text_list(cell) if cell else [] for cell in cells])
-
-
-def _decode_text_list(cell: bytes) -> list[str]:
-    body, _ = _body(cell, 0, _TAGS[DType.list_string])
-    texts, place = [], 0
-    while place < len(body):
-        raw, place = _body(body, place, 0x0A)
-        texts.append(raw.decode())
-    return texts
-
-
-_DECODERS = {
-    DType.float32: _decode_floats,
-    DType.int64: _decode_int64s,
-    DType.string: _decode_texts,
-    DType.list_int64: _decode_int64_lists,
-    DType.list_string: _decode_text_lists,
-}
-
-
-def _check_tags(table: npt.NDArray[np.void], dtype: DType) -> None:
-    if (table["tag"] != _TAGS[dtype]).any():
-        raise ValueError(f"first bytes {sorted(set(table['tag'].tolist()))}")
-
-
-def _body(raw: bytes, place: int, tag: int) -> tuple[bytes, int]:
-    """The length-delimited field that starts at `place`, and where the next one starts."""
-    if raw[place] != tag:
-        raise ValueError(f"first byte {raw[place]}")
-    size, start = _read_varint(raw, place + 1)
-    return raw[start : start + size], start + size
-
-
-def _read_varint(raw: bytes, place: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = raw[place]
-        value |= (byte & 0x7F) << shift
-        place += 1
-        if byte < 0x80:
-            return value, place
-        shift += 7
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value
-
-
-def _objects(values: Sequence[Any]) -> Column:
-    """An array of objects, also where the values are lists of one length."""
-    out = np.empty(len(values), dtype=object)
-    out[:] = list(values)
-    return out

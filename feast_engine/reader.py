@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
 from functools import lru_cache
-from itertools import repeat
-from operator import is_
 from typing import Any
 
 import numpy as np
@@ -31,16 +29,9 @@ from feast_engine.connection import (
     SyncClient,
     unreachable,
 )
-from feast_engine.layout import (
-    MISSING,
-    Cell,
-    Column,
-    ViewLayout,
-    decode_columns,
-    decode_timestamps,
-    layout_of,
-)
-from feast_engine.roundtrip import Many, exchange, exchange_async
+from feast_engine.decode import Column, Table, decode_columns, decode_timestamps
+from feast_engine.layout import ViewLayout, layout_of
+from feast_engine.roundtrip import Many, exchange_tables, exchange_tables_async
 
 
 class Status(IntEnum):
@@ -93,12 +84,11 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Command:
-    """One HMGET for each key; requests for the same keys share it. `missing`: what is decoded
-    where a key has none of the fields. `alike`: which of the fields are features of a type."""
+    """One HMGET for each key; requests for the same keys share it. `alike`: which of the fields are
+    features of a type."""
 
     parts: list[_Part]
     fields: list[bytes]
-    missing: list[Cell]
     alike: dict[DType, list[int]]
 
     def add(self, place: int, layout: ViewLayout, wanted: Sequence[str] | None) -> None:
@@ -106,12 +96,10 @@ class _Command:
         names = _names(layout, wanted)
         self.parts.append(_Part(place, layout, names, len(self.fields)))
         self.fields.append(layout.timestamp)
-        self.missing.append(None)
         for name in names:
             dtype = layout.types[name]
             self.alike.setdefault(dtype, []).append(len(self.fields))
             self.fields.append(layout.fields[name])
-            self.missing.append(MISSING.get(dtype))
 
     def of(self, ids: Sequence[bytes]) -> Many:
         """For the hashes of these entities."""
@@ -124,7 +112,7 @@ def _commands(
     project: str, wanted: tuple[tuple[str, tuple[str, ...] | None, int], ...]
 ) -> list[_Command]:
     """Of requests for features of a view, each with the number of its command."""
-    commands = [_Command([], [], [], {}) for _ in {number for _, _, number in wanted}]
+    commands = [_Command([], [], {}) for _ in {number for _, _, number in wanted}]
     for place, (view, names, number) in enumerate(wanted):
         commands[number].add(place, layout_of(view, project), names)
     return commands
@@ -170,10 +158,9 @@ class _Plan:
     def payload(self) -> list[Many]:
         return [self._commands[number].of(ids) for number, ids in self._pieces]
 
-    def rows_of(self, piece: int, replies: list[list[Cell]], moment_ms: int | None) -> _Decoded:
+    def rows_of(self, piece: int, replies: Table, moment_ms: int | None) -> _Decoded:
         """The rows of a piece, by the place of their request."""
-        command = self._commands[self._pieces[piece][0]]
-        return _decode(command, _transposed(replies, command), moment_ms)
+        return _decode(self._commands[self._pieces[piece][0]], replies, moment_ms)
 
     def joined(self, pieces: Sequence[_Decoded]) -> list[ViewRows]:
         """The rows of each request."""
@@ -205,25 +192,16 @@ def _names(layout: ViewLayout, wanted: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(wanted)
 
 
-def _transposed(rows: list[list[Cell]], command: _Command) -> list[Sequence[Cell]]:
-    if not rows:
-        return [()] * len(command.fields)
-    nothing: list[Cell] = [None] * len(command.fields)
-    return list(zip(*[command.missing if row == nothing else row for row in rows], strict=True))
-
-
-def _decode(command: _Command, table: list[Sequence[Cell]], moment_ms: int | None) -> _Decoded:
+def _decode(command: _Command, table: Table, moment_ms: int | None) -> _Decoded:
     """Columns of one type, of whatever request, are decoded as one."""
-    versions = [_version(part, table[part.start], moment_ms) for part in command.parts]
+    versions = [_version(part, table, moment_ms) for part in command.parts]
     for part, (status, _) in zip(command.parts, versions, strict=True):
         if status.max(initial=_PRESENT) == _TOO_OLD:
-            hide = (status != _PRESENT).tolist()
-            for place in range(part.start + 1, part.start + 1 + len(part.names)):
-                table[place] = _hidden(table[place], hide, command.missing[place])
+            values = slice(part.start + 1, part.start + 1 + len(part.names))
+            table.sizes[status != _PRESENT, values] = -1
     decoded: dict[int, Column] = {}
     for dtype, places in command.alike.items():
-        columns = decode_columns(dtype, [table[place] for place in places])
-        decoded |= zip(places, columns, strict=True)
+        decoded |= zip(places, decode_columns(dtype, table, places), strict=True)
     return {
         part.place: ViewRows(
             {name: decoded[place] for place, name in enumerate(part.names, part.start + 1)},
@@ -234,24 +212,19 @@ def _decode(command: _Command, table: list[Sequence[Cell]], moment_ms: int | Non
 
 
 def _version(
-    part: _Part, stamps: Sequence[Cell], moment_ms: int | None
+    part: _Part, table: Table, moment_ms: int | None
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
-    times = decode_timestamps(stamps)
-    return _status(stamps, times, part.layout.view.max_age, moment_ms), times
-
-
-def _hidden(cells: Sequence[Cell], where: list[bool], missing: Cell) -> Sequence[Cell]:
-    """The cells without those of the rows named by `where`."""
-    return [missing if hide else cell for hide, cell in zip(where, cells, strict=True)]
+    times = decode_timestamps(table, part.start)
+    missing = table.sizes[:, part.start] < 0
+    return _status(missing, times, part.layout.view.max_age, moment_ms), times
 
 
 def _status(
-    stamps: Sequence[Cell],
+    missing: npt.NDArray[np.bool_],
     times: npt.NDArray[np.int64],
     max_age: timedelta | None,
     moment_ms: int | None,
 ) -> npt.NDArray[np.int8]:
-    missing = np.fromiter(map(is_, stamps, repeat(None)), bool, len(stamps))
     status = np.where(missing, _MISSING, _PRESENT)
     if max_age is not None and moment_ms is not None:
         age = moment_ms - times
@@ -279,7 +252,7 @@ class OnlineReader:
         try:
             async with (
                 asyncio.timeout(seconds),
-                aclosing(exchange_async(self._client, plan.payload())) as answers,
+                aclosing(exchange_tables_async(self._client, plan.payload())) as answers,
             ):
                 pieces: list[_Decoded] = []
                 async for replies in answers:
@@ -300,7 +273,7 @@ class SyncReader:
         """See `OnlineReader.read`."""
         plan = _Plan(self._config.project, requests)
         try:
-            with closing(exchange(self._client, plan.payload())) as answers:
+            with closing(exchange_tables(self._client, plan.payload())) as answers:
                 pieces = [
                     plan.rows_of(number, replies, moment_ms)
                     for number, replies in enumerate(answers)

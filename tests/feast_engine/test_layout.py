@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from contracts.errors import ServiceError, UsageError
 from contracts.features import VIEWS, DType
-from feast_engine import layout
+from feast_engine import decode, layout
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Feast's and its libraries' own
 
@@ -72,7 +72,7 @@ def test_values_are_stored_as_feast_stores_them(column: tuple[DType, list[Any]])
 def test_what_feast_stored_is_read_back(column: tuple[DType, list[Any]]) -> None:
     dtype, values = column
     cells = [*feast_bytes(dtype, values), None]
-    decoded = layout.decode_column(dtype, cells)
+    decoded = decode.decode_column(dtype, cells)
     expected = [MISSING[dtype] if value is None else value for value in [*values, None]]
     if dtype is DType.float32:
         np.testing.assert_array_equal(decoded, np.array(expected, np.float32))
@@ -86,26 +86,27 @@ def test_what_feast_stored_is_read_back(column: tuple[DType, list[Any]]) -> None
         lambda dtype: st.tuples(
             st.just(dtype),
             st.lists(st.lists(VALUES[dtype], min_size=3, max_size=3), min_size=1, max_size=4),
-            st.lists(st.sampled_from([None, b"", layout.MISSING.get(dtype)]), max_size=2),
+            st.lists(st.sampled_from([None, b""]), max_size=2),
         )
     )
 )
 def test_columns_decoded_as_one_are_those_decoded_alone(
-    columns: tuple[DType, list[list[Any]], list[layout.Cell]],
+    columns: tuple[DType, list[list[Any]], list[decode.Cell]],
 ) -> None:
-    """With cells that are empty, that are not there, and what the reader puts in their place."""
+    """With cells that are empty and that are not there."""
     dtype, values, missing = columns
     cells = [[*layout.encode_column(dtype, column), *missing] for column in values]
-    decoded = layout.decode_columns(dtype, cells)
+    table = decode.table_of(list(zip(*cells, strict=True)), len(cells))
+    decoded = decode.decode_columns(dtype, table, range(len(cells)))
     for column, each in zip(decoded, cells, strict=True):
-        alone = [layout.decode_column(dtype, [cell]).tolist()[0] for cell in each]
+        alone = [decode.decode_column(dtype, [cell]).tolist()[0] for cell in each]
         assert repr(column.tolist()) == repr(alone)  # in which nan is nan
         assert repr(column.tolist()[3:]) == repr([MISSING[dtype]] * len(missing))
 
 
 def test_a_number_of_too_many_bytes_is_told() -> None:
     with pytest.raises(ServiceError, match="10 bytes"):
-        layout.decode_column(DType.int64, [b"\x20" + b"\x81" * 11 + b"\x01"])
+        decode.decode_column(DType.int64, [b"\x20" + b"\x81" * 11 + b"\x01"])
 
 
 @given(st.sampled_from([view for view in VIEWS.values() if not view.on_demand]), IDS)
@@ -137,7 +138,8 @@ def test_event_times_are_protobuf_timestamps(milliseconds: int) -> None:
     raw = layout.encode_timestamp(milliseconds)
     assert raw == stamp.SerializeToString()
     if milliseconds >= 0:
-        assert layout.decode_timestamps([raw, None]).tolist() == [milliseconds, -1]
+        table = decode.table_of([[raw], [None]], 1)
+        assert decode.decode_timestamps(table, 0).tolist() == [milliseconds, -1]
 
 
 @pytest.mark.parametrize("dtype", list(DType))
@@ -145,7 +147,7 @@ def test_another_type_in_the_store_is_told(dtype: DType) -> None:
     value = {DType.string: 1.0}.get(dtype, "a text")
     stored = layout.encode_column(DType.float32 if dtype is DType.string else DType.string, [value])
     with pytest.raises(ServiceError, match="another type"):
-        layout.decode_column(dtype, stored)
+        decode.decode_column(dtype, stored)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from contracts.errors import ServiceError, UsageError
 from contracts.settings import Settings
 from feast_engine.connection import connect, connect_async, parse
+from feast_engine.decode import table_of
 from feast_engine.layout import encode_column, encode_timestamp, layout_of
 from feast_engine.reader import OnlineReader, ReadRequest, Status, SyncReader, ViewRows, _Plan
 from feast_engine.writer import OnlineWriter
@@ -25,7 +26,7 @@ def read_context(event_time: int, moment: int | None) -> ViewRows:
     plan = _Plan("shop", [ReadRequest("context", ["s", "t"], ["device"])])
     [device] = encode_column(layout_of("context", "shop").types["device"], [2.0])
     replies: list[list[bytes | None]] = [[encode_timestamp(event_time), device], [None, None]]
-    return plan.joined([plan.rows_of(0, replies, moment)])[0]
+    return plan.joined([plan.rows_of(0, table_of(replies, 2), moment)])[0]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_no_keys_give_no_rows() -> None:
     plan = _Plan("shop", [ReadRequest("item_catalogue", [])])
     [piece] = plan.payload()
     assert not piece.keys
-    rows = plan.joined([plan.rows_of(0, [], NOW)])[0]
+    rows = plan.joined([plan.rows_of(0, table_of([], len(piece.arguments)), NOW)])[0]
     assert {len(column) for column in rows.columns.values()} == {0}
     assert len(rows.status) == len(rows.event_times_ms) == 0
 
