@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, closing, suppress
 from typing import Any
@@ -15,35 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feast_engine import roundtrip
-from feast_engine.config import OnlineConfig
 from feast_engine.connection import connect_async_to, connect_to
 from feast_engine.roundtrip import Many, exchange, exchange_async, packed
+from tests.feast_engine.lone_server import LoneServer
 
 Read = Callable[[Sequence[Many]], list[list[Any]]]
 
 
-class Echo:
+class Echo(LoneServer):
     """Answers a command by its key and None, the key `refuse` by an error. Answers wait until
     `together` of them lie there, and go out in bits of `bit` bytes."""
 
     def __init__(self, together: int, bit: int) -> None:
         self.together, self.bit = together, bit
-        self.listening = socket.create_server(("127.0.0.1", 0))
-        self.connections = 0
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    @property
-    def config(self) -> OnlineConfig:
-        return OnlineConfig("p", f"127.0.0.1:{self.listening.getsockname()[1]}", False, None)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                peer, _ = self.listening.accept()
-            except OSError:
-                return
-            self.connections += 1
-            threading.Thread(target=self._talk, args=(peer,), daemon=True).start()
+        super().__init__()
 
     def _talk(self, peer: socket.socket) -> None:
         answers: list[bytes] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, closing
 from typing import Any
@@ -13,37 +12,23 @@ import pytest
 import redis
 
 from feast_engine import roundtrip
-from feast_engine.config import OnlineConfig
 from feast_engine.connection import connect_async_to, connect_to
 from feast_engine.decode import Table
 from feast_engine.roundtrip import Many, exchange_tables, exchange_tables_async
+from tests.feast_engine.lone_server import LoneServer
 
 Read = Callable[[list[Many]], list[Table]]
 PIECES = [Many(b"HMGET", [b"a", b"b"], [b"f", b"g"]), Many(b"HMGET", [b"c"], [b"f", b"g"])]
 WHOLE = b"*2\r\n$1\r\nx\r\n$-1\r\n"
 
 
-class Server:
+class Server(LoneServer):
     """Answers all that was asked once it has come: by `answer`, in bits, with a pause between them;
     hangs up after it, unless it is to stay."""
 
     def __init__(self) -> None:
-        self.answer, self.bit, self.stays, self.connections = WHOLE * 3, 1 << 20, True, 0
-        self.listening = socket.create_server(("127.0.0.1", 0))
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    @property
-    def config(self) -> OnlineConfig:
-        return OnlineConfig("p", f"127.0.0.1:{self.listening.getsockname()[1]}", False, None)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                peer, _ = self.listening.accept()
-            except OSError:
-                return
-            self.connections += 1
-            threading.Thread(target=self._talk, args=(peer,), daemon=True).start()
+        self.answer, self.bit, self.stays = WHOLE * 3, 1 << 20, True
+        super().__init__()
 
     def _talk(self, peer: socket.socket) -> None:
         asked = 0
