@@ -30,9 +30,8 @@ class Incoming:
         self._starts = np.empty((rows, fields), np.int64)
         self._sizes = np.empty((rows, fields), np.int64)
         self._done = 0
-        left = self._buffer[
-            self._place : self._end
-        ]  # a new buffer: tables keep the one they lie in
+        # a new buffer: tables keep the one they lie in
+        left = self._buffer[self._place : self._end]
         self._buffer = np.empty(len(left) + _CELL * rows * fields + CHUNK, np.uint8)
         self._buffer[: len(left)] = left
         self._place, self._end = 0, len(left)
