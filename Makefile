@@ -23,7 +23,7 @@ status:  ## what runs, where, since when
 test:  ## every test, on real servers (free ports, folders of its own)
 	@$(DEV)
 	@$(BIN)/python -m pytest tests --ignore=tests/stack -n 2 --dist loadfile
-	@$(BIN)/python -m pytest tests/stack --timeout 600
+	@$(BIN)/python -m pytest tests/stack -n 2 --dist loadgroup --timeout 600
 
 test-fast:  ## tests that need no server: under a minute
 	@$(DEV)

@@ -12,6 +12,7 @@ NAMES = {
     "online-write": "Rows a second into the online store, beside Feast's own store.",
     "stream": "Trends by Spark Structured Streaming: events a second, seconds, memory.",
     "join": "Point-in-time joins of the offline store, beside Feast's duckdb store.",
+    "candidates": "Processor time of candidates and features of one request, source by source.",
     "serve": "Latency and CPU of POST /v1/recommend under an open-loop load.",
 }
 """Name of each benchmark (and of its module) and what it measures."""

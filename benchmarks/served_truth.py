@@ -161,10 +161,11 @@ class Disturbance:
 def _train_anew(settings: Settings) -> None:
     from local_stack.cli.progress import StepProgress
     from local_stack.rebuild import STEPS, rebuild
+    from training.train import Options
 
     _change_prices(settings)
     with StepProgress(STEPS) as progress:
-        rebuild(settings, progress, queries=12_000, activate_it=True)
+        rebuild(settings, progress, Options(queries=12_000), activate_it=True)
 
 
 def _index_anew(settings: Settings) -> None:

@@ -15,20 +15,24 @@ def build_for(
     cutoff_ms: int,
     report: Report = lambda step: None,  # noqa: ARG005
     parameters: Parameters | None = None,
+    *,
+    embedding: bool = True,
 ) -> Manifest:
-    """Build the index of `cutoff_ms` from `<offline>/events_clean` and the vectors of that cut-off.
+    """Build the index of `cutoff_ms` from the offline tables and the vectors of that cut-off.
 
     It lies at `settings.indexes / manifest.version`. Without vectors of exactly this cut-off it is
-    built without them, for later ones would know the future.
+    built without them, for later ones would know the future; so it is without `embedding`.
     """
     vectors = f"{settings.offline}/{Offline.item_vectors}/cutoff={cutoff_ms}"
+    catalogue = f"{settings.offline}/{Offline.item_catalogue}"
     return build_index(
         f"{settings.offline}/{Offline.events_clean}",
-        vectors if _exists(vectors) else None,
+        vectors if embedding and _exists(vectors) else None,
         cutoff_ms,
         settings.indexes,
         report,
         parameters,
+        catalogue if _exists(catalogue) else None,
     )
 
 

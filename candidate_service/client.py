@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import httpx
 import numpy as np
 
-from contracts.candidates import SOURCES, Candidates, CandidateSet
+from contracts.candidates import SIGNALS, SOURCES, Candidates, CandidateSet
 from contracts.errors import ServiceError, shown
 from contracts.fields import MAX_ID
 
@@ -111,6 +111,7 @@ class RemoteCandidates:
                 tuple(answer["items"]),
                 np.array(answer["scores"], dtype=np.float32).reshape(shape),
                 np.array(answer["ranks"], dtype=np.float32).reshape(shape),
+                np.array(answer["signals"], dtype=np.float32).reshape(shape[0], len(SIGNALS)),
             )
             self._version = str(answer["version"])
         except (ValueError, KeyError, TypeError) as error:

@@ -64,7 +64,7 @@ def _searcher(index: Any, most: int) -> Search:
         # this number by thread, and FAISS brings an OpenMP of its own, so no one else is affected
         faiss.omp_set_num_threads(1)
         products, rows = index.search(query[None, :], max(1, min(count, most)))
-        found = rows[0] >= 0  # an inverted file may find fewer
+        found = rows[0] >= 0  # fewer where there are not as many
         return rows[0][found], products[0][found]
 
     return search

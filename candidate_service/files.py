@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contracts.errors import ReleaseError, shown
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 ARRAYS = Mapping[str, npt.NDArray[Any]]
 _BUILD = "build it again (./nextclick train)"

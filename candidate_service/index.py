@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from itertools import pairwise
 from pathlib import Path
+from threading import local
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from candidate_service import merge
+from candidate_service.board import Board, Floats, Ints
 from candidate_service.files import Facts, Manifest, read, write
 from candidate_service.history import History, Tabular, read_history
-from candidate_service.source import Answer, Floats, Ints, Source, Visit, among
+from candidate_service.merge import Proposals
+from candidate_service.source import Answer, Source, Visit, among
 from candidate_service.sources import source_classes
-from contracts.candidates import SOURCES, CandidateSet
+from contracts.candidates import OF_ANSWER, SHARED, SOURCES, CandidateSet
 from contracts.errors import ReleaseError, UsageError
 from contracts.session import KEPT_EVENTS
 
@@ -34,18 +38,20 @@ def build_index(
     folder: Path,
     report: Report = lambda step: None,  # noqa: ARG005
     parameters: Parameters | None = None,
+    catalogue: Tabular | None = None,
 ) -> Manifest:
     """Build `<folder>/<version>/` from events strictly before `cutoff_ms`.
 
-    events, vectors: tables `events_clean` and `item_vectors`, or where they lie; without vectors
-    the vector source answers nothing and the manifest says 0. The same input gives the same version.
+    events, vectors, catalogue: tables `events_clean`, `item_vectors` and `item_catalogue`, or where
+    they lie; without vectors the vector source answers nothing and the manifest says 0; without a
+    catalogue those that need categories are silent. The same input gives the same version.
     parameters: by source (and "merge"), what differs from the defaults.
     UsageError: wrong columns, no event before the cut-off, unknown parameters.
     """
     chosen = all_parameters(parameters or {})
     report("read events")
-    history = read_history(events, vectors, cutoff_ms)
-    if not history.ids:
+    history = read_history(events, vectors, cutoff_ms, catalogue)
+    if not len(history.item):
         raise UsageError(
             f"no event of interest before the cut-off {cutoff_ms}: import events, or cut later"
         )
@@ -112,16 +118,11 @@ class CandidateIndex:
 
     def __init__(self, manifest: Manifest, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         self.manifest = manifest
+        self._arrays = arrays
         self._ids = _ids(arrays["items.ends"], arrays["items.text"])
         self._numbers = {text: number for number, text in enumerate(self._ids)}
-        parameters = manifest.parameters
-        self._sources: list[Source] = [
-            cls(_of_source(arrays, name), parameters[name], len(self._ids))
-            for name, cls in source_classes().items()
-        ]
-        self._weights = [parameters[name]["weight"] for name in SOURCES]
-        self._quotas = [parameters[name]["quota"] for name in SOURCES]
-        self._constant = parameters["merge"]["constant"]
+        self._sources: list[Source] = []
+        self._take(SOURCES)
 
     @classmethod
     def load(cls, folder: Path, verify: bool = True) -> CandidateIndex:
@@ -144,9 +145,45 @@ class CandidateIndex:
                 )
         return cls(manifest, arrays)
 
+    def asked_with(self, parameters: Parameters) -> CandidateIndex:
+        """The same tables, asked with other parameters: UsageError for one that tables depend on."""
+        classes = source_classes()
+        for name, values in parameters.items():
+            asked = classes[name].asked if name in classes else merge.ASKED
+            kept = {"weight", "quota", *asked}
+            if fixed := sorted(set(values) - kept):
+                raise UsageError(f"{name}: {fixed} are parameters of the tables: build them anew")
+        chosen = {name: dict(values) for name, values in self.manifest.parameters.items()}
+        for name, values in parameters.items():
+            chosen[name] |= values
+        other = copy(self)  # ids and the sources that stay the same are shared
+        other.manifest = self.manifest.model_copy(update={"parameters": chosen})
+        other._take(parameters)
+        return other
+
+    def _take(self, changed: Iterable[str]) -> None:
+        """Sources and merge with the parameters of the manifest, of those that `changed` names."""
+        parameters, classes = self.manifest.parameters, source_classes()
+        sources = [
+            classes[name](_of_source(self._arrays, name), parameters[name], len(self._ids))
+            if name in changed
+            else self._sources[place]
+            for place, name in enumerate(SOURCES)
+        ]
+        self._sources = sources
+        self._weights = np.array([parameters[name]["weight"] for name in SOURCES])
+        self._quotas = np.array([parameters[name]["quota"] for name in SOURCES])
+        self._constant = parameters["merge"]["constant"]
+        self._own = local()
+
     @property
     def version(self) -> str:
         return self.manifest.version
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Item ids by number."""
+        return self._ids
 
     def __len__(self) -> int:
         """Items that the index knows."""
@@ -160,53 +197,80 @@ class CandidateIndex:
     ) -> CandidateSet:
         """At most `count` candidates for a visit, best first: see `Candidates.candidates`.
 
-        The item visited last and those of `exclude` are left out. Scores are those of every
+        The items of `exclude` are left out. Scores are those of every
         source, also of one that did not propose the item; they are nan where it cannot tell.
         """
         count = min(count, len(self._ids))
         if count <= 0:
             return CandidateSet.empty()
         answers = self._ask(items)
-        out = self._left_out(items, exclude)
-        proposals = [_proposal(answer, PER_SOURCE * count, out)[0] for answer in answers]
-        numbers, ranks = merge.merge(proposals, self._weights, self._quotas, self._constant, count)
+        out = self._left_out(exclude)
+        found = [answer.top(PER_SOURCE * count + len(out)) for answer in answers]
+        best = np.array([of[0] if len(of) else np.nan for _, of in found], dtype=np.float32)
+        numbers, ranks = merge.merge(
+            Proposals([proposed for proposed, _ in found]),
+            self._weights, self._quotas, self._constant, count, out, self._own.merging,
+        )  # fmt: skip
         scores = np.column_stack([answer.of(numbers) for answer in answers])
-        return CandidateSet(self._texts(numbers), scores, ranks)
+        told = _of_answer(scores, self._weights, self._constant, ranks, best)
+        signals = np.column_stack([told, *(answer.signals_of(numbers) for answer in answers)])
+        return CandidateSet(self._texts(numbers), scores, ranks, signals)
 
     def propose(
         self, source: str, items: Sequence[str], count: int, exclude: Sequence[str] = ()
     ) -> tuple[tuple[str, ...], Floats]:
         """What one source alone proposes, best first, and its scores."""
-        answer = self._sources[SOURCES.index(source)].ask(self._visit(items))
-        numbers, scores = _proposal(answer, count, self._left_out(items, exclude))
+        place = SOURCES.index(source)
+        board = self._boards()[place]
+        board.clear()
+        answer = self._sources[place].ask(self._visit(items), board)
+        numbers, scores = _proposal(answer, count, self._left_out(exclude))
         return self._texts(numbers), scores
+
+    def proposals(self, items: Sequence[str], depth: int, exclude: Sequence[str] = ()) -> Proposals:
+        """What every source proposes, in the order of SOURCES: what the merge is made from."""
+        out = self._left_out(exclude)
+        found = [_proposal(answer, depth, out)[0] for answer in self._ask(items)]
+        return Proposals(found)
+
+    def number(self, item: str) -> int | None:
+        """The item's number in proposals; None for one that the index does not know."""
+        return self._numbers.get(item)
 
     def _ask(self, items: Sequence[str]) -> list[Answer]:
         visit = self._visit(items)
-        return [source.ask(visit) for source in self._sources]
+        boards = self._boards()
+        for board in boards:
+            board.clear()
+        return [
+            source.ask(visit, board) for source, board in zip(self._sources, boards, strict=True)
+        ]
+
+    def _boards(self) -> list[Board]:
+        """This thread's, one a source."""
+        boards: list[Board] | None = getattr(self._own, "boards", None)
+        if boards is None:
+            size = len(self._ids)
+            boards = self._own.boards = [Board(size) for _ in self._sources]
+            self._own.merging = Board(size), Board(size)
+        return boards
 
     def _visit(self, items: Sequence[str]) -> Visit:
         """The newest known items, each once at its latest step, latest first."""
+        known = [number for item in items if (number := self._numbers.get(item)) is not None]
+        newest = known[: -KEPT_EVENTS - 1 : -1]
         steps: dict[int, int] = {}
-        step = 0
-        for item in reversed(items):
-            number = self._numbers.get(item)
-            if number is not None:
-                steps.setdefault(number, step)
-                step += 1
-                if step == KEPT_EVENTS:
-                    break
+        for step, number in enumerate(newest):
+            steps.setdefault(number, step)
         return Visit(
             np.fromiter(steps, np.int32, len(steps)),
             np.fromiter(steps.values(), np.float64, len(steps)),
+            np.array(newest[::-1], dtype=np.int32),
         )
 
-    def _left_out(self, items: Sequence[str], exclude: Sequence[str]) -> Ints:
-        """Numbers of the items that no answer may hold: nobody goes on to where he is."""
+    def _left_out(self, exclude: Sequence[str]) -> Ints:
+        """Numbers of the items that the answer may not hold."""
         numbers = {self._numbers.get(item) for item in exclude}
-        if items:
-            numbers.add(self._numbers.get(items[-1]))
-        numbers.discard(None)
         return np.array(sorted(number for number in numbers if number is not None), dtype=np.int32)
 
     def _texts(self, numbers: Ints) -> tuple[str, ...]:
@@ -220,6 +284,21 @@ def _of_source(arrays: Mapping[str, npt.NDArray[Any]], source: str) -> dict[str,
         for name, values in arrays.items()
         if name.startswith(prefix)
     }
+
+
+_SHARED = [SOURCES.index(name) for name in SHARED]
+_VECTOR = SOURCES.index("vector")
+
+
+def _of_answer(
+    scores: Floats, weights: npt.NDArray[np.float64], constant: float, ranks: Floats, best: Floats
+) -> Floats:
+    """The signals `OF_ANSWER`. scores, ranks: [n, sources]; best: the best score of each source."""
+    told = np.empty((len(scores), len(OF_ANSWER)), dtype=np.float32)
+    told[:, 0] = np.nansum(weights / (constant + ranks), axis=1)
+    told[:, 1:-1] = scores[:, _SHARED] / best[_SHARED]
+    told[:, -1] = scores[:, _VECTOR] - best[_VECTOR]
+    return told
 
 
 def _proposal(answer: Answer, count: int, out: Ints) -> tuple[Ints, Floats]:

@@ -51,7 +51,7 @@ class CandidateService:
 
     @bentoml.api(route="/candidates")  # type: ignore[untyped-decorator]  # likewise
     def candidates(self, request: CandidateRequest, /, context: bentoml.Context) -> dict[str, Any]:
-        """{version, items, scores, ranks}: `contracts.candidates.CandidateSet`, null for nan."""
+        """{version, items, scores, ranks, signals}: `contracts.candidates.CandidateSet`, null for nan."""
         index = self._live.current
         if index is None:
             context.response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
@@ -62,6 +62,7 @@ class CandidateService:
             "items": list(found.items),
             "scores": _json(found.scores),
             "ranks": _json(found.ranks),
+            "signals": _json(found.signals),
         }
 
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from candidate_service.board import Board, Floats, Ints
 from candidate_service.history import History
 
-Ints = npt.NDArray[np.int32]
-Floats = npt.NDArray[np.float32]
 Arrays = Mapping[str, npt.NDArray[Any]]
 Parameters = Mapping[str, float]
 Found = tuple[Ints, Floats]
@@ -29,36 +28,46 @@ class Visit:
     """What was visited, as a source sees it: known items, each once, latest first.
 
     items: int32 [n] item numbers. steps: float64 [n], visited items that came after its latest visit.
+    sequence: int32 [m], the newest known items as they were visited, oldest first, repeats too.
     """
 
     items: Ints
     steps: npt.NDArray[np.float64]
+    sequence: Ints
 
     def __len__(self) -> int:
         return len(self.items)
 
 
-class Answer(Protocol):
+class Answer(ABC):
     """What a source says to one visit."""
 
+    @abstractmethod
     def top(self, count: int) -> Found:
         """The source's best items, at most `count`."""
-        ...
 
+    @abstractmethod
     def of(self, items: Ints) -> Floats:
         """The source's scores of any items; nan where it cannot tell."""
-        ...
+
+    def signals_of(self, items: Ints) -> Floats:
+        """float32 [n, signals of the source], nan where it cannot tell."""
+        return np.empty((len(items), 0), dtype=np.float32)
 
 
 class Source(ABC):
     """A candidate source over its arrays; immutable, so that threads may share it.
 
     defaults: its parameters. Every source has `weight`, its share in the rank fusion, and
-    `quota`, the share of an answer's places that its best items are sure of.
+    `quota`, the share of an answer's places that its best items are sure of. asked: those of them
+    that only a question needs, by name, with the values that `training.tuning` tries on a shop: no
+    array depends on them. signals: what it says of a candidate beside its score.
     """
 
     name: ClassVar[str]
     defaults: ClassVar[Parameters]
+    asked: ClassVar[Mapping[str, tuple[float, ...]]] = {}
+    signals: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, arrays: Arrays, parameters: Parameters, items: int) -> None:
         self.arrays, self.parameters, self.items = arrays, parameters, items
@@ -69,10 +78,11 @@ class Source(ABC):
         """The arrays that the source needs, by name. Only `history` is known to it."""
 
     @abstractmethod
-    def ask(self, visit: Visit) -> Answer: ...
+    def ask(self, visit: Visit, board: Board) -> Answer:
+        """board: empty, this thread's and this source's own until its next question."""
 
 
-class Sparse:
+class Sparse(Answer):
     """An answer that names few items: `items` ascending, their `scores`, 0 for all others."""
 
     def __init__(self, items: Ints, scores: npt.NDArray[Any]) -> None:
@@ -89,14 +99,33 @@ class Sparse:
         return np.where(self._items[place] == items, self._scores[place], np.float32(0))
 
 
-class Silent:
-    """The answer of a source that knows nothing of the visit."""
+class OnBoard(Answer):
+    """An answer that a kernel left on a board: 0 for what it did not touch."""
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+
+    def top(self, count: int) -> Found:
+        return self.board.top(count)
+
+    def of(self, items: Ints) -> Floats:
+        return self.board.of(items)
+
+
+class Silent(Answer):
+    """The answer of a source that knows nothing of the visit. signals: how many it has."""
+
+    def __init__(self, signals: int = 0) -> None:
+        self._signals = signals
 
     def top(self, count: int) -> Found:  # noqa: ARG002  # an Answer's shape
         return np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32)
 
     def of(self, items: Ints) -> Floats:
         return np.full(len(items), np.nan, dtype=np.float32)
+
+    def signals_of(self, items: Ints) -> Floats:
+        return np.full((len(items), self._signals), np.nan, dtype=np.float32)
 
 
 def best(items: Ints, scores: Floats, count: int) -> Found:

@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-SOURCES: tuple[str, ...] = ("session", "covisitation", "vector", "popular")
+SOURCES: tuple[str, ...] = (
+    "session", "transition", "sequential", "covisitation", "two_hop", "knn", "vector", "content",
+    "trending", "popular",
+)  # fmt: skip
 """Candidate sources, in the order of their columns. Each is a class of `candidate_service.sources`."""
+SHARED: tuple[str, ...] = ("sequential", "covisitation", "two_hop", "knn", "trending")
+"""Sources whose scores mean most beside the best one of the same visit."""
+OF_ANSWER: Mapping[str, str] = {
+    "fused": "Score of the candidate in the merge of all sources.",
+    **{
+        f"{source}_share": f"Its score in the source {source} over the best one of the visit."
+        for source in SHARED
+    },
+    "vector_gap": "Its score in the source vector minus the best one of the visit.",
+}
+"""Signals that are made of the scores of all that a visit was answered with."""
+SIGNAL_MEANINGS: Mapping[str, str] = {
+    **OF_ANSWER,
+    "knn_sum": "Sum of the similarities of the neighbour sessions that hold the candidate.",
+    "knn_rate": "knn_sum over (all past sessions that hold it + 5).",
+    "knn_sessions": "How many neighbour sessions hold it.",
+    "knn_best": "The largest similarity of one of them.",
+    "knn_two_shared": "How many of them share two items with the visit, or more.",
+    "knn_newest": "Days from the newest of them to the index's cut-off.",
+    "knn_next": "Sum of the similarities of those in which it comes directly after the last item.",
+}
+"""What sources say of a candidate beside their score, by name, with what it means."""
+SIGNALS: tuple[str, ...] = tuple(SIGNAL_MEANINGS)
+"""Their columns, in order: those of the answer, then the `signals` of the sources' classes."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +48,13 @@ class CandidateSet:
     scores: float32 [n, len(SOURCES)], higher is better, also of a source that did not propose it;
         nan where the source cannot tell.
     ranks: float32 [n, len(SOURCES)], from 1; nan where the source did not propose it.
+    signals: float32 [n, len(SIGNALS)], nan where the source cannot tell.
     """
 
     items: tuple[str, ...]
     scores: npt.NDArray[np.float32]
     ranks: npt.NDArray[np.float32]
+    signals: npt.NDArray[np.float32]
 
     def __post_init__(self) -> None:
         shape = (len(self.items), len(SOURCES))
@@ -33,6 +62,9 @@ class CandidateSet:
             raise ValueError(
                 f"scores {self.scores.shape}, ranks {self.ranks.shape}: expected {shape}"
             )
+        told = (len(self.items), len(SIGNALS))
+        if self.signals.shape != told:
+            raise ValueError(f"signals {self.signals.shape}: expected {told}")
 
     def __len__(self) -> int:
         return len(self.items)
@@ -47,12 +79,32 @@ class CandidateSet:
         """The candidates of these rows, in their order."""
         index = np.asarray(rows, dtype=np.intp)
         items = tuple(self.items[row] for row in index)
-        return CandidateSet(items, self.scores[index], self.ranks[index])
+        return CandidateSet(items, self.scores[index], self.ranks[index], self.signals[index])
 
     @classmethod
     def empty(cls) -> CandidateSet:
         none = np.empty((0, len(SOURCES)), dtype=np.float32)
-        return cls((), none, none)
+        return cls((), none, none, unknown_signals(0))
+
+
+def with_items(found: CandidateSet, items: Sequence[str]) -> CandidateSet:
+    """The candidates and, behind them, those of `items` that no source proposed."""
+    have = frozenset(found.items)
+    more = tuple(item for item in dict.fromkeys(items) if item not in have)
+    if not more:
+        return found
+    unknown = np.full((len(more), len(SOURCES)), np.nan, dtype=np.float32)
+    return CandidateSet(
+        found.items + more,
+        np.concatenate([found.scores, unknown]),
+        np.concatenate([found.ranks, unknown]),
+        np.concatenate([found.signals, unknown_signals(len(more))]),
+    )
+
+
+def unknown_signals(count: int) -> npt.NDArray[np.float32]:
+    """Signals of candidates of which no source says any."""
+    return np.full((count, len(SIGNALS)), np.nan, dtype=np.float32)
 
 
 class Candidates(Protocol):
@@ -67,6 +119,7 @@ class Candidates(Protocol):
         """At most `count` candidates for a visit.
 
         items: what was visited, oldest first (`contracts.session.items_of`); unknown ones are
-        passed over, none at all gives popular items. Never raises for any text.
+        passed over, none at all gives popular items. The visit's own items, the last one too, may
+        come back unless `exclude` names them. Never raises for any text.
         """
         ...

@@ -37,7 +37,7 @@ def request_columns(
 
     events: of the visit under way at `moment` (milliseconds; `contracts.session.visit`); context:
     what the request itself says, over what the visit says; items: features of `items_to_read`,
-    in its order, `contracts.pair.CATALOGUE` among them.
+    in its order, `contracts.pair.KNOWN` among them.
     """
     visited = items_of(events)
     rows = items_to_read(visited, candidates)

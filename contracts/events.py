@@ -269,7 +269,8 @@ class ServedRows(Message):
     session_version: int
     events: list[dict[str, Any]]  # of the request itself, in their wire form
     context: dict[str, int]
-    exclude: list[str]
+    exclude: list[str]  # all that the index left out
+    rules: list[dict[str, Any]] = []  # what business rules did to the list (contracts.rules.Effect)
     candidates: int  # how many were asked of the index
     degraded: list[str]
     visited: list[str]

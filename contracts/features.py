@@ -1,7 +1,7 @@
 """Every feature: its name, type, home, default and meaning; and the one order of the ranker's columns.
 
 To add an item feature, declare it here in `item_activity` and write the function of the same name
-in `spark_jobs/item_features.py`: Feast's definitions, the Spark schema, training, serving, Triton's
+in `contracts/item_features.py`: Feast's definitions, the Spark schema, training, serving, Triton's
 configuration, drift columns and `docs/features.md` follow from these two.
 """
 
@@ -17,7 +17,7 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from contracts.candidates import SOURCES
+from contracts.candidates import SIGNAL_MEANINGS, SOURCES
 from contracts.errors import UsageError
 
 FEATURE_SERVICE = "ranker_v1"
@@ -179,13 +179,14 @@ FEATURES: tuple[Feature, ...] = (
         "views_1d": "Views and clicks in the last day.",
         "views_7d": "Views and clicks in the last 7 days.",
         "views_30d": "Views and clicks in the last 30 days.",
+        "views_share_30d": "views_30d over (all views and clicks until then + 1).",
         "carts_30d": "Times put into a cart in the last 30 days.",
         "purchases_30d": "Times bought in the last 30 days.",
         "cart_rate_30d": "carts_30d over (views_30d + 10).",
         "purchase_rate_30d": "purchases_30d over (views_30d + 10).",
         "trend_7d": "(views_7d + 1) over (a quarter of views_30d + 1): above 1 when rising.",
         "days_since_seen": "Days from the last view or click to the end of the window.",
-        "days_since_new": "Days from the first view or click to the end of the window, 30 at most.",
+        "days_since_new": "Days from the first view or click to the end of the window, 30 at most; missing before it.",
         "impressions_7d": "Times shown in a list in the last 7 days.",
         "click_rate_7d": "views_7d that came from a list over (impressions_7d + 20).",
     }),
@@ -200,17 +201,22 @@ FEATURES: tuple[Feature, ...] = (
             ("rank", "Its place there, from 1."),
         )
     ),
+    *_features("session_item", DType.float32, True, dict(SIGNAL_MEANINGS)),
     *_features("session_item", DType.float32, True, {
         "sources_found": "Sources that proposed the candidate.",
         "best_rank": "Its best place in any source.",
         "times_in_session": "Times the candidate was visited in this visit.",
         "steps_since_visited": "Items visited since then.",
+        "followed_last": "Times it was visited directly after an earlier visit of the last item.",
+        "repeat_share": "Share of the visit's clicks that went to an item visited before.",
         "same_category": "1 when it has the category of the last item.",
         "category_share": "Share of the visit's items that have its category.",
         "same_brand": "1 when it has the brand of the last item.",
         "brand_share": "Share of the visit's items that have its brand.",
         "price_to_last": "Natural logarithm of its price over the last item's.",
         "price_to_mean": "Natural logarithm of its price over the geometric mean of the visit's items.",
+        "last_views_7d": "views_7d of the last item.",
+        "views_to_last": "Natural logarithm of (its views_7d + 1) over (the last item's + 1).",
     }),
 )  # fmt: skip
 
@@ -236,7 +242,7 @@ def matrix(
     masked) take the feature's default. UsageError for a column that is absent or not declared: a
     column that is lost on the way must never look like a missing value.
     """
-    out = np.empty((rows, len(names)), dtype=np.float32)
+    out = np.empty((len(names), rows), dtype=np.float32)  # a column is written in one run
     for index, name in enumerate(names):
         if name not in columns:
             raise UsageError(
@@ -246,8 +252,8 @@ def matrix(
         default = BY_NAME[name].default
         if default == default:  # noqa: PLR0124  not nan: there is something to put in
             values = np.where(np.isnan(values), np.float32(default), values)
-        out[:, index] = values
-    return out
+        out[index] = values
+    return np.ascontiguousarray(out.T)
 
 
 def fingerprint(names: Sequence[str] = RANKED) -> str:

@@ -9,35 +9,43 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from contracts.candidates import SOURCES, CandidateSet
+from contracts.candidates import SIGNALS, SOURCES, CandidateSet
 
 Floats = npt.NDArray[np.float32]
 CATALOGUE = ("category_id", "brand_id", "price")
 """Columns of `item_catalogue` that pair features are made from."""
+ACTIVITY = ("views_7d",)
+"""Columns of `item_activity` that they are made from."""
+KNOWN = (*CATALOGUE, *ACTIVITY)
 
 
 @dataclass(frozen=True)
 class CatalogueColumns:
-    """What is known of n items: ids int64 [n], 0 unknown; price float32 [n], nan unknown."""
+    """What is known of n items: ids int64 [n], 0 unknown; price, views_7d float32 [n], nan unknown."""
 
     category_id: npt.NDArray[np.int64]
     brand_id: npt.NDArray[np.int64]
     price: Floats
+    views_7d: Floats
 
     @classmethod
     def of(cls, columns: Mapping[str, npt.ArrayLike]) -> CatalogueColumns:
         """From columns as a feature read gives them: missing ids (nan, None) become 0."""
         category, brand = (_ids(columns[name]) for name in ("category_id", "brand_id"))
-        return cls(category, brand, np.asarray(columns["price"], dtype=np.float32))
+        price, views = (np.asarray(columns[name], np.float32) for name in ("price", "views_7d"))
+        return cls(category, brand, price, views)
 
     @classmethod
     def unknown(cls, count: int) -> CatalogueColumns:
         ids = np.zeros(count, dtype=np.int64)
-        return cls(ids, ids, np.full(count, np.nan, dtype=np.float32))
+        unknown = np.full(count, np.nan, dtype=np.float32)
+        return cls(ids, ids, unknown, unknown)
 
     def take(self, index: npt.ArrayLike) -> CatalogueColumns:
         rows = np.asarray(index, dtype=np.intp)
-        return CatalogueColumns(self.category_id[rows], self.brand_id[rows], self.price[rows])
+        return CatalogueColumns(
+            self.category_id[rows], self.brand_id[rows], self.price[rows], self.views_7d[rows]
+        )
 
 
 def pair_features(
@@ -55,11 +63,13 @@ def pair_features(
     for index, source in enumerate(SOURCES):
         columns[f"{source}_score"] = candidates.scores[:, index]
         columns[f"{source}_rank"] = candidates.ranks[:, index]
+    columns |= {name: candidates.signals[:, place] for place, name in enumerate(SIGNALS)}
     columns |= _agreement(candidates)
     columns |= _visits(visited, candidates.items)
     columns |= _likeness("category", visited_catalogue.category_id, catalogue.category_id)
     columns |= _likeness("brand", visited_catalogue.brand_id, catalogue.brand_id)
     columns |= _prices(visited_catalogue.price, catalogue.price)
+    columns |= _popularity(visited_catalogue.views_7d, catalogue.views_7d)
     return columns
 
 
@@ -75,14 +85,37 @@ def _agreement(candidates: CandidateSet) -> dict[str, Floats]:
 def _visits(visited: Sequence[str], items: Sequence[str]) -> dict[str, Floats]:
     counts: dict[str, int] = {}
     latest: dict[str, int] = {}
+    followed: dict[str, int] = {}  # how often an item came after an earlier visit of the last one
+    repeats, before = 0, None
+    current = visited[-1] if visited else None
     for place, item in enumerate(visited):
+        repeats += item in latest
         counts[item] = counts.get(item, 0) + 1
         latest[item] = place
+        if before is not None and before == current:
+            followed[item] = followed.get(item, 0) + 1
+        before = item
     last = len(visited) - 1
-    steps = [last - latest[item] if item in latest else np.nan for item in items]
+    times, steps, after = (np.full(len(items), value, np.float32) for value in (0, np.nan, 0))
+    for row, item in enumerate(items):
+        if item in latest:  # few are
+            times[row], steps[row] = counts[item], last - latest[item]
+            after[row] = followed.get(item, 0)
+    share = repeats / len(visited) if visited else np.nan
     return {
-        "times_in_session": np.array([counts.get(item, 0) for item in items], dtype=np.float32),
-        "steps_since_visited": np.array(steps, dtype=np.float32),
+        "times_in_session": times,
+        "steps_since_visited": steps,
+        "followed_last": after,
+        "repeat_share": np.full(len(items), share, dtype=np.float32),
+    }
+
+
+def _popularity(visited: Floats, candidate: Floats) -> dict[str, Floats]:
+    last = visited[-1] if len(visited) else np.float32(np.nan)
+    beside = np.log1p(candidate.astype(np.float64)) - np.log1p(np.float64(last))
+    return {
+        "last_views_7d": np.full(len(candidate), last, dtype=np.float32),
+        "views_to_last": beside.astype(np.float32),
     }
 
 

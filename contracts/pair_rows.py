@@ -13,18 +13,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from contracts.candidates import SOURCES, CandidateSet
+from contracts.candidates import SIGNALS, SOURCES, CandidateSet, unknown_signals
 from contracts.errors import UsageError
 from contracts.features import of_view
-from contracts.pair import CATALOGUE, CatalogueColumns, pair_features
+from contracts.pair import ACTIVITY, CATALOGUE, KNOWN, CatalogueColumns, pair_features
 from contracts.session import SessionEvent, SessionState, items_of, visit
 
 ASKED_AT = "asked_at"
 """The moment that is asked for, int64 milliseconds since 1970 UTC."""
-VISITED_COLUMNS: dict[str, str] = {f"visited_{name}s": name for name in CATALOGUE}
+VISITED_COLUMNS: dict[str, str] = {
+    **{f"visited_{name}s": name for name in CATALOGUE},
+    **{f"visited_{name}": name for name in ACTIVITY},
+}
 """What is known of the visit's items, as lists, oldest first: column name to catalogue feature."""
-SOURCE_COLUMNS: tuple[str, ...] = tuple(
-    f"source_{source}_{kind}" for source in SOURCES for kind in ("score", "rank")
+SOURCE_COLUMNS: tuple[str, ...] = (
+    *(f"source_{source}_{kind}" for source in SOURCES for kind in ("score", "rank")),
+    *(f"signal_{name}" for name in SIGNALS),
 )
 """What the candidate sources said of the candidate; nan or None where one did not propose it."""
 STATE_COLUMNS: tuple[str, ...] = tuple(f"event_{name}" for name in SessionEvent._fields)
@@ -39,7 +43,7 @@ def pair_rows(columns: Columns) -> dict[str, list[Any]]:
 
     columns: by name, one value a row each: `session_id` and `item_id` (where they are absent,
     all rows are of one session and of items not visited), `asked_at`, the lists `event_*` of the
-    view `session`, `category_id`, `brand_id` and `price` of the candidate, `SOURCE_COLUMNS` and
+    view `session`, `contracts.pair.KNOWN` of the candidate, `SOURCE_COLUMNS` and
     `VISITED_COLUMNS`. Missing values are None or nan. UsageError where a visit's catalogue is
     not as long as the visit.
     """
@@ -71,7 +75,7 @@ def _group_features(columns: Columns, index: list[int]) -> dict[str, npt.NDArray
         visited,
         _visited_catalogue(columns, first, len(visited)),
         _candidates(columns, index),
-        CatalogueColumns.of({name: _take(columns[name], index) for name in CATALOGUE}),
+        CatalogueColumns.of({name: _take(columns[name], index) for name in KNOWN}),
     )
 
 
@@ -103,7 +107,9 @@ def _candidates(columns: Columns, index: list[int]) -> CandidateSet:
         np.stack([_take(columns[f"source_{source}_{kind}"], index) for source in SOURCES], axis=1)
         for kind in ("score", "rank")
     )
-    return CandidateSet(names, scores.astype(np.float32), ranks.astype(np.float32))
+    told = [_take(columns[f"signal_{name}"], index) for name in SIGNALS]
+    signals = np.stack(told, axis=1).astype(np.float32) if told else unknown_signals(len(index))
+    return CandidateSet(names, scores.astype(np.float32), ranks.astype(np.float32), signals)
 
 
 def _take(values: Sequence[Any], index: list[int]) -> Doubles:

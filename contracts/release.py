@@ -16,11 +16,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from contracts.errors import ReleaseError
+from contracts.errors import ReleaseError, UsageError
 from contracts.features import fingerprint
+from contracts.rules import DEFAULT, NO_RULES, RULES_FILE, Rules, read_rules
 
 MODEL_NAME = "ranker"
 """The ranker's name in Triton's model repository and in MLflow's registry."""
+"""`rules_version` of releases that have no file of rules: the usual ones hold."""
 MODEL_TEXT = "model.txt"
 """LightGBM's own file in a ranker's folder: for the embedded backend, and for every proof."""
 SCORE_TOLERANCE = 2e-5
@@ -85,6 +87,21 @@ class ReleaseStore:
             raise ReleaseError(
                 f"{manifest} is no release manifest: {error.errors()[0]['msg']}"
             ) from None
+
+    def rules(self, release: Release) -> Rules:
+        """The business rules of a release; ReleaseError where they are damaged or others."""
+        if release.rules_version == NO_RULES:
+            return DEFAULT
+        try:
+            rules = read_rules(self.path(release.version) / RULES_FILE)
+        except UsageError as error:
+            raise ReleaseError(f"release {release.version}: {error}") from None
+        if rules.name != release.rules_version:
+            raise ReleaseError(
+                f"release {release.version} names the rules {release.rules_version}, its file holds"
+                f" {rules.name}: it was changed; ./nextclick rules apply makes a new release"
+            )
+        return rules
 
     def add(self, release: Release) -> Path:
         """Write the manifest: last, when everything the release names is in place."""

@@ -45,6 +45,10 @@ class Settings(BaseModel):
         Path(), description="Release manifests and what belongs to them; empty: HOME/releases."
     )
     indexes: Path = Field(Path(), description="Candidate indexes by version; empty: HOME/indexes.")
+    rules: Path = Field(
+        Path(),
+        description="Business rules of the next release (docs/rules.md), a JSON file; empty: those of the live release.",
+    )
     models: Path = Field(ROOT / "triton_models", description="Triton's model repository.")
 
     # the embedded stack's own ports
@@ -141,7 +145,7 @@ class Settings(BaseModel):
     ranking_budget_ms: int = Field(
         40, ge=1, le=10_000, description="Of it, at most, for the ranker."
     )
-    candidate_count: int = Field(150, ge=10, le=1000, description="Candidates that are ranked.")
+    candidate_count: int = Field(100, ge=10, le=1000, description="Candidates that are ranked.")
     max_k: int = Field(100, ge=1, le=1000, description="Largest k of a request.")
     max_request_events: int = Field(
         200,

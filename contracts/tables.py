@@ -10,6 +10,7 @@ Times are int64 milliseconds since 1970 UTC, but for Feast's two timestamp colum
 
 from __future__ import annotations
 
+from datetime import timedelta
 from enum import StrEnum
 
 from contracts.features import VIEWS, DType, of_view
@@ -18,6 +19,10 @@ EVENT_TIMESTAMP = "event_timestamp"
 """Feast's event time, a UTC timestamp: from when the row's values hold."""
 CREATED_TIMESTAMP = "created_timestamp"
 """When the row became known: the window's end plus the job's usual delay, also in a backfill."""
+
+ACTIVITY_DELAY = timedelta(minutes=10)
+"""From the end of a day to its row being known: by then all is known that counts before that end
+(`contracts.known.LATENESS`), and the job that starts then finds it in the lake."""
 
 
 class Lake(StrEnum):
@@ -41,6 +46,9 @@ class Offline(StrEnum):
     item_vectors = "item_vectors"  # <offline>/item_vectors/cutoff=<milliseconds>/
 
 
+LABEL_KINDS = ("click", "cart", "purchase")
+"""What became of a label in the rest of its visit, the strongest last: no more than the click, put
+into the cart, bought."""
 Columns = dict[str, str]
 """Column name to Arrow type, as text."""
 
@@ -53,7 +61,7 @@ STORED_ITEM_VIEWS = tuple(
 )
 """Those that an answer is made from."""
 ASKED = (
-    "index", "events", "context", "exclude", "candidates", "degraded", "visited", "visited_versions",
+    "index", "events", "context", "exclude", "rules", "candidates", "degraded", "visited", "visited_versions",
 )  # fmt: skip
 """Fields of a served answer that its rows share."""
 
@@ -193,7 +201,8 @@ OFFLINE_COLUMNS: dict[Offline, Columns] = {
     Offline.category_windows: {"category_name": "string", **_FEAST, **_of("category_windows")},
     # one row a prediction that could have been made: at `moment` (when the visit's last event then
     # had become known) the visitor had visited `visited` (contracts.session.items_of), and `label` is
-    # the item clicked or viewed next in the visit, different from the last visited
+    # the item clicked or viewed next in the visit, different from the last visited, and `kind` what
+    # became of it (LABEL_KINDS)
     Offline.queries: {
         "visit": "string",
         "session_id": "string",
@@ -201,6 +210,7 @@ OFFLINE_COLUMNS: dict[Offline, Columns] = {
         "visited": "list<string>",
         "label": "string",
         "label_time": "int64",
+        "kind": "string",
     },
     Offline.item_vectors: {"item_id": "string", "vector": "list<float>"},
 }

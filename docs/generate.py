@@ -75,7 +75,7 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
     events.ServedRows: {
         "request_id": "6f1c", "session_id": "s-81", "time": NOW, "asked_at": NOW,
         "release": "r20260101-000000-v1", "index": "i20260101-000000", "session_version": 118, "events": [],
-        "context": {"device": 2}, "exclude": [], "candidates": 150, "degraded": [],
+        "context": {"device": 2}, "exclude": ["1004870"], "rules": [], "candidates": 100, "degraded": [],
         "visited": ["1004870"], "visited_versions": {"item_catalogue": [NOW], "item_activity": [-1]},
         "versions": {"item_catalogue": [NOW, NOW], "item_activity": [NOW, -1]},
         "features": ["price", "views_7d"], "items": ["1004856", "1004767"],
@@ -147,7 +147,8 @@ MEANINGS = {
     "session_version": "Which state of the session was read: Kafka offset of the newest message that changed it; -1 none.",
     "events": "The request's own events.",
     "context": "What the request said of device and source, as codes.",
-    "exclude": "Items that the request excluded.",
+    "exclude": "Items that were no candidates: the request or a business rule excluded them.",
+    "rules": "What the business rules did to the list (docs/rules.md), an item each.",
     "candidates": "How many candidates were asked for.",
     "visited": "Items visited, oldest first, the same item in a row once.",
     "visited_versions": "Of each of `visited`, by stored view: event time of the row that was read; -1 none.",

@@ -8,10 +8,10 @@ from feast import Field, RequestSource
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Float32, Int64
 from fields import TYPES, computed_fields_of, tags_of
-from views import item_catalogue, session
+from views import item_activity, item_catalogue, session
 
 from contracts.features import BY_NAME, VIEWS
-from contracts.pair import CATALOGUE
+from contracts.pair import ACTIVITY, CATALOGUE
 from contracts.pair_rows import ASKED_AT, SOURCE_COLUMNS, STATE_COLUMNS, VISITED_COLUMNS
 
 asked = RequestSource(
@@ -58,7 +58,13 @@ def moment(inputs: dict[str, list[int]]) -> dict[str, list[object]]:
 
 @on_demand_feature_view(  # type: ignore[untyped-decorator]
     name="session_item",
-    sources=[session[list(STATE_COLUMNS)], item_catalogue[list(CATALOGUE)], asked, candidate],
+    sources=[
+        session[list(STATE_COLUMNS)],
+        item_catalogue[list(CATALOGUE)],
+        item_activity[list(ACTIVITY)],
+        asked,
+        candidate,
+    ],
     schema=computed_fields_of(VIEWS["session_item"]),
     mode="python",
     description=VIEWS["session_item"].meaning,

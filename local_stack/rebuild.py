@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -18,26 +18,31 @@ from contracts.release import Release, ReleaseStore
 from contracts.settings import ROOT, Settings
 from local_stack.cli.progress import StepProgress
 
+if TYPE_CHECKING:
+    from training.train import Options
+
 STEPS = 5
 """Steps of `rebuild`."""
 SPARK_SECONDS = 3600
 SWITCH_SECONDS = 60
 
 
-def rebuild(settings: Settings, progress: StepProgress, queries: int, activate_it: bool) -> Release:
+def rebuild(
+    settings: Settings, progress: StepProgress, options: Options, activate_it: bool
+) -> Release:
     """Spark jobs, `feast apply`, training with everything up to the release, materialisation,
     and the switch to it."""
     from feast_engine.store import apply, materialize
     from training.train import train
 
     now = datetime.now(UTC)
-    with progress.step("Spark: clean, sessions, item features, queries, vectors"):
+    with progress.step("Spark: clean, sessions, item features, queries"):
         tables = run_spark_jobs(settings, now, progress)
         progress.note(", ".join(f"{name} {rows:,} rows" for name, rows in tables["rows"].items()))
     with progress.step("feast apply"):
         apply(settings)
-    with progress.step("train: candidates, point-in-time features, ranker, parity"):
-        release = train(settings, queries=queries, report=progress).release
+    with progress.step("train: encoder, candidates, point-in-time features, ranker, parity"):
+        release = train(settings, options, report=progress).release
     with progress.step("feast materialize: item features into Redis"):
         materialize(settings, now, progress)
     with progress.step(f"release {release.version}"):

@@ -84,7 +84,7 @@ def replay_text(found: Replay, whole: bool) -> str:
         f" degraded: {', '.join(found.degraded) or 'nothing'}",
         f"scores at most {found.largest_score_difference:.1e} apart ({found.tolerance:.0e} allowed);"
         f" order {'the same' if found.same_order else 'another'}",
-        f"rules applied: {len(found.rules) or 'none'} (version {found.rules_version})",
+        f"rules {found.rules_version}: {_effects(found) or 'changed nothing here'}",
     ]
     return "\n".join([*head, *(_item_text(item, whole) for item in found.items)])
 
@@ -106,3 +106,15 @@ def _item_text(item: ReplayedItem, whole: bool) -> str:
 
 def _value(value: float | None) -> str:
     return "-" if value is None else f"{value:g}"
+
+
+def _effects(found: Replay) -> str:
+    """What the business rules did, an item each."""
+    return "; ".join(
+        f"{effect['rule']} {effect['item']}: {_place(effect['before'])} to {_place(effect['after'])}"
+        for effect in found.effects
+    )
+
+
+def _place(place: int | None) -> str:
+    return "out of the list" if place is None else f"place {place}"

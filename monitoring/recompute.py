@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from contracts.candidates import SOURCES, CandidateSet
+from contracts.candidates import SIGNALS, SOURCES, CandidateSet, unknown_signals
 from contracts.columns import items_to_read, request_columns
 from contracts.errors import NextclickError
 from contracts.events import Event
 from contracts.features import BY_NAME, Group, matrix, of_view
-from contracts.pair import CATALOGUE
+from contracts.pair import ACTIVITY, CATALOGUE, KNOWN
 from contracts.session import SessionEvent, SessionState, fold, items_of, visit
 from contracts.tables import EVENT_TIMESTAMP, STORED_ITEM_VIEWS
 from monitoring.served import NO_ROW, Answer, Floats
@@ -38,16 +38,18 @@ from monitoring.stored import (
 )
 
 Columns = dict[str, npt.NDArray[Any]]
-CATALOGUE_VIEW = BY_NAME[CATALOGUE[0]].view
 OF_CANDIDATES = frozenset(
     [f"{source}_{kind}" for source in SOURCES for kind in ("score", "rank")]
-    + ["sources_found", "best_rank"]
+    + [*SIGNALS, "sources_found", "best_rank"]
 )
 """Pair features that say where a candidate came from."""
-OF_CATALOGUE = frozenset(
-    ("same_category", "category_share", "same_brand", "brand_share", "price_to_last", "price_to_mean")
-)  # fmt: skip
-"""Pair features that compare what the catalogue says of items."""
+MADE_OF = {
+    BY_NAME[CATALOGUE[0]].view: frozenset(
+        ("same_category", "category_share", "same_brand", "brand_share", "price_to_last", "price_to_mean")
+    ),
+    BY_NAME[ACTIVITY[0]].view: frozenset(("last_views_7d", "views_to_last")),
+}  # fmt: skip
+"""By item view: pair features that compare what it says of items."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,10 @@ class Recomputed:
             found.append(self.visit.read.reason)
         if known.view in self.reads:
             found.append(self.reads[known.view][item].reason)
-        if feature in OF_CATALOGUE and CATALOGUE_VIEW in self.reads:
-            of = self.reads[CATALOGUE_VIEW]
-            found += [of[name].reason for name in dict.fromkeys((item, *self.visit.visited))]
+        for view, names in MADE_OF.items():
+            if feature in names and view in self.reads:
+                of = self.reads[view]
+                found += [of[name].reason for name in dict.fromkeys((item, *self.visit.visited))]
         return next((reason for reason in found if reason is not None), Reason.code)
 
 
@@ -203,7 +206,7 @@ class Offline:
         candidates = subset or _unknown(answer)
         items = list(items_to_read(seen.visited, candidates))
         names = [name for name in features if BY_NAME[name].group is Group.item]
-        names = list(dict.fromkeys([*CATALOGUE, *names]))
+        names = list(dict.fromkeys([*KNOWN, *names]))
         columns = request_columns(
             seen.events, seen.moment, answer.asked.context, candidates,
             {name: values.column(reads, name, items) for name in names},
@@ -219,7 +222,7 @@ class Offline:
         for view, table in self.items.items():
             if not table.records and "features" not in answer.asked.degraded:
                 names = {feature.name for feature in of_view(view)}
-                names |= OF_CATALOGUE if view == CATALOGUE_VIEW else frozenset()
+                names |= MADE_OF.get(view, frozenset())
                 why = f"no materialisation of {view} is on record"
                 skipped |= {name: why for name in features if name in names}
         return skipped
@@ -249,7 +252,8 @@ def _subset(
     unknown = np.full((1, len(SOURCES)), np.nan, dtype=np.float32)
     place = [len(found) if row is None else row for row in rows]
     scores, ranks = (np.concatenate([of, unknown])[place] for of in (found.scores, found.ranks))
-    return CandidateSet(items, scores, ranks)
+    signals = np.concatenate([found.signals, unknown_signals(1)])[place]
+    return CandidateSet(items, scores, ranks, signals)
 
 
 def _unknown(answer: Answer) -> CandidateSet:

@@ -6,7 +6,6 @@ answered, and each score is taken apart into what every feature added to it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -49,7 +48,8 @@ class ReplayedItem:
 @dataclass(frozen=True)
 class Replay:
     """An answer and its repetition. `same_order`: the same items in the same places, but for
-    neighbours whose scores are closer than the two engines are."""
+    neighbours whose scores are closer than the two engines are. rules: of the release; effects: what
+    they did to this answer (`contracts.rules.Effect`)."""
 
     request_id: str
     session_id: str
@@ -58,7 +58,8 @@ class Replay:
     ranker_version: int
     index: str
     rules_version: str
-    rules: tuple[Any, ...]
+    rules: Mapping[str, Any]
+    effects: tuple[Mapping[str, Any], ...]
     degraded: tuple[str, ...]
     visited: tuple[str, ...]
     same_order: bool
@@ -98,7 +99,7 @@ def replay(settings: Settings, request_id: str, item: str | None = None) -> Repl
             f"release {release.version}: its ranker was deleted: {rankers.path(release)} is not"
             " there (the newest releases and the live one are kept)"
         )
-    rules = _rules(settings, release)
+    rules = ReleaseStore(settings.releases).rules(release)
     places = np.argsort(np.argsort(-scores, kind="stable"), kind="stable") + 1
     return Replay(
         request_id=request_id,
@@ -107,11 +108,12 @@ def replay(settings: Settings, request_id: str, item: str | None = None) -> Repl
         release=release.version,
         ranker_version=release.ranker_version,
         index=answer.asked.index,
-        rules_version=str(rules.get("version", release.rules_version)),
-        rules=tuple(rules.get("rules", ())),
+        rules_version=release.rules_version,
+        rules=rules.model_dump(mode="json", exclude_defaults=True),
+        effects=answer.asked.rules,
         degraded=answer.asked.degraded,
         visited=answer.asked.visited,
-        same_order=_descend(scores),
+        same_order=_descend(scores) if not rules.moves else _same_scores(scores, answer),
         largest_score_difference=float(np.abs(scores - answer.scores).max()),
         tolerance=SCORE_TOLERANCE,
         items=tuple(
@@ -127,6 +129,12 @@ def replay(settings: Settings, request_id: str, item: str | None = None) -> Repl
 def _descend(scores: Doubles) -> bool:
     """Whether the scores of the served order descend, as far as two engines can agree on it."""
     return bool((np.diff(scores) <= 2 * SCORE_TOLERANCE).all())
+
+
+def _same_scores(scores: Doubles, answer: Answer) -> bool:
+    """Where rules moved items the scores need not descend: then the list is the same if its scores
+    are, as the rules are."""
+    return bool((np.abs(scores - answer.scores) <= SCORE_TOLERANCE).all())
 
 
 def _item(
@@ -167,15 +175,6 @@ def _sources(values: Mapping[str, float | None]) -> dict[str, dict[str, float | 
 
 def _number(value: np.float32) -> float | None:
     return None if np.isnan(value) else float(value)
-
-
-def _rules(settings: Settings, release: Release) -> dict[str, Any]:
-    path = ReleaseStore(settings.releases).path(release.version) / "rules.json"
-    try:
-        rules = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return rules if isinstance(rules, dict) else {}
 
 
 def _answer(settings: Settings, request_id: str) -> Answer:

@@ -35,6 +35,7 @@ class Asked:
     degraded: tuple[str, ...]
     visited: tuple[str, ...]
     visited_versions: Mapping[str, Sequence[int]]
+    rules: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -196,5 +197,6 @@ _SHARED: dict[str, Callable[[Any], Any]] = {
 def asked_of(text: str) -> Asked:
     """From the lake's column `asked`."""
     fields = json.loads(text)
-    lists = {name: tuple(fields[name]) for name in ("events", "exclude", "degraded", "visited")}
+    names = ("events", "exclude", "rules", "degraded", "visited")
+    lists = {name: tuple(fields.get(name, ())) for name in names}
     return Asked(**{**fields, **lists})

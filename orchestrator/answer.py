@@ -27,10 +27,9 @@ class Ranked:
         return cls(CandidateSet.empty(), np.empty(0, dtype=np.float32))
 
 
-def by_candidate_order(candidates: CandidateSet, k: int) -> Ranked:
-    """The first k candidates. Their score is 1 over the place: it descends and means no more."""
-    top = candidates.take(np.arange(min(k, len(candidates))))
-    return Ranked(top, (1 / np.arange(1, len(top) + 1)).astype(np.float32))
+def by_candidate_order(candidates: CandidateSet) -> Floats:
+    """Scores of candidates that no ranker scored: 1 over the place, which descends and means no more."""
+    return (1 / np.arange(1, len(candidates) + 1)).astype(np.float32)
 
 
 def answer_items(ranked: Ranked) -> list[dict[str, Any]]:

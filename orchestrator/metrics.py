@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 from contracts.candidates import SOURCES
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-STAGES = ("session", "candidates", "features", "ranking")
+STAGES = ("session", "candidates", "features", "ranking", "rules")
 DEGRADED = (*STAGES, "release")
 _SECONDS = (.0005, .001, .002, .003, .005, .0075, .01, .015, .02, .03, .05, .075, .1, .15, .25, .5, 1, 5)  # fmt: skip
 

@@ -89,6 +89,11 @@ RECOMMEND: Schema = {
                         description="In place of what the session's events say.",
                     ),
                     "exclude": _list(_ID, maxItems=MAX_EXCLUDE, description="Never these items."),
+                    "exclude_seen": {
+                        "type": "boolean",
+                        "description": "Whether items of the visit stay out; left out: as the"
+                        " release's rules say.",
+                    },
                 },
                 additionalProperties=False,
             ),

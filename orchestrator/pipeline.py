@@ -8,6 +8,7 @@ session     the session store did not answer: only the events in the request cou
 candidates  no candidates for the session: popular items of the last index that was loaded
 features    no item features: the ranker saw missing values
 ranking     no scores: the items are in the order of the candidates
+rules       the business rules could not be applied: the order of the scores
 release     no release is live yet: the list is empty
 """
 
@@ -17,17 +18,19 @@ import asyncio
 import time
 import uuid
 from collections import Counter
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from contracts.candidates import CandidateSet
+from contracts.candidates import CandidateSet, with_items
 from contracts.columns import items_to_read, request_columns
 from contracts.deadline import Deadline
 from contracts.features import BY_NAME, Group, matrix
-from contracts.pair import CATALOGUE
+from contracts.pair import KNOWN
+from contracts.rules import COLUMNS, Arrangement, applying, arrange, known_of
 from contracts.session import SessionEvent, SessionState, fold, items_of, visit
 from contracts.settings import Settings
 from orchestrator.answer import Ranked, answer_items, by_candidate_order
@@ -131,18 +134,42 @@ class Pipeline:
         candidates = await self._candidates(run, live, visited)
         if not candidates:
             return Ranked.nothing()
-        columns = await self._columns(run, live, events, candidates)
+        read, columns = await self._columns(run, live, events, candidates)
         scored = await self._scored(run, live, columns, candidates)
         if scored is None:
-            return by_candidate_order(candidates, run.request.k)
+            scores = by_candidate_order(candidates)
+            order = self._arranged(run, live, candidates, scores, read)
+            return Ranked(candidates.take(order), scores[order])
         release, rows, scores = scored
-        order = np.argsort(-scores, kind="stable")[: run.request.k]
+        order = self._arranged(run, release, candidates, scores, read)
         top = candidates.take(order)
         features = release.release.features
         return Ranked(top, scores[order], release.release.version, features, rows[order])
 
+    def _arranged(
+        self, run: _Run, live: LiveRelease, candidates: CandidateSet, scores: Floats, read: ItemRows
+    ) -> npt.NDArray[np.intp]:
+        """Rows of the list, by scores and business rules."""
+        begun = time.perf_counter()
+        visited, k = run.basis.visited, run.request.k
+        try:
+            category = read.columns["category_id"]
+            last = int(category[run.basis.rows[visited[-1]]]) if visited else 0
+            found = _by_rules(live, candidates, scores, read, k, last)
+        except Exception as error:  # noqa: BLE001  whatever it is, the answer must not fail
+            self._degrade(run, "rules")
+            self._failures.warn("rules", error, request_id=run.request_id)
+            found = Arrangement(np.argsort(-scores, kind="stable")[:k])
+        run.basis.effects = [effect.as_dict() for effect in found.effects]
+        taken = time.perf_counter() - begun
+        run.timings_ms["rules"] = round(taken * 1000, 3)
+        self._metrics.stages["rules"].observe(taken)
+        return found.order
+
     async def _candidates(self, run: _Run, live: LiveRelease, visited: list[str]) -> CandidateSet:
-        exclude = run.request.exclude
+        request = run.request
+        exclude = live.rules.left_out(visited, request.exclude, request.exclude_seen)
+        run.basis.exclude = exclude
         count = self._settings.candidate_count
         budget = self._settings.candidates_budget_ms
         timeout = run.deadline.remaining(budget / 1000)
@@ -150,7 +177,7 @@ class Pipeline:
         found = await self._attempt(run, "candidates", budget, call)
         if found is not None:
             run.basis.index = live.finder.version
-            return found
+            return with_items(found, _pinned(live, exclude))
         run.basis.index = live.release.index_version
         unwanted = set(exclude)
         return live.popular.take(
@@ -163,20 +190,19 @@ class Pipeline:
         live: LiveRelease,
         events: tuple[SessionEvent, ...],
         candidates: CandidateSet,
-    ) -> Columns:
-        """Every column that a ranker may ask for."""
+    ) -> tuple[ItemRows, Columns]:
+        """What was read of the items, and every column that a ranker may ask for."""
         rows = run.basis.rows = items_to_read(run.basis.visited, candidates)
         names = _item_columns(live)
         call = self._items.items(list(rows), names, run.moment)
         read = await self._attempt(run, "features", self._settings.features_budget_ms, call)
         if read is None:
-            unknown = np.full(len(rows), np.nan, dtype=np.float32)
-            read = ItemRows(dict.fromkeys(names, unknown), {})
+            read = ItemRows({name: _unknown(name, len(rows)) for name in names}, {})
         run.basis.versions = read.versions
         begun = time.perf_counter()
         columns = request_columns(events, run.moment, run.request.context, candidates, read.columns)
         run.timings_ms["matrix"] = _milliseconds_since(begun)
-        return columns
+        return read, columns
 
     async def _scored(
         self, run: _Run, live: LiveRelease, columns: Columns, candidates: CandidateSet
@@ -245,9 +271,61 @@ class Pipeline:
 
 
 def _item_columns(live: LiveRelease) -> tuple[str, ...]:
-    """Item features that the release's ranker uses, and those that pair features are made from."""
+    """Item features that the release's ranker uses, and those that pair features and rules look at."""
     ranked = [name for name in live.release.features if BY_NAME[name].group == Group.item]
-    return tuple(dict.fromkeys([*CATALOGUE, *ranked]))
+    return tuple(dict.fromkeys([*KNOWN, *COLUMNS, *ranked]))
+
+
+def _by_rules(
+    live: LiveRelease, candidates: CandidateSet, scores: Floats, read: ItemRows, k: int, last: int
+) -> Arrangement:
+    """The list that the rules allow. last: category of the item that is looked at."""
+    count = len(candidates)
+    known = known_of({name: read.columns[name][:count] for name in COLUMNS}, candidates)
+    known["available"] = _availability(read)[:count]
+    rows = np.arange(count)
+    if live.rules.pins:
+        rows = _proposed_or_pinned(live, candidates, ~_untold(read)[:count], last)
+    found = arrange(
+        live.rules, [candidates.items[row] for row in rows], scores[rows],
+        {name: values[rows] for name, values in known.items()}, k, last,
+    )  # fmt: skip
+    return Arrangement(rows[found.order], found.effects)
+
+
+def _proposed_or_pinned(
+    live: LiveRelease, candidates: CandidateSet, told: npt.NDArray[np.bool_], last: int
+) -> npt.NDArray[np.intp]:
+    """Rows without items that only a pin brought in, where the pin is for other visitors or the
+    catalogue knows no such item."""
+    pinned = {pin.item for pin in applying(live.rules, last)}
+    proposed = ~np.isnan(candidates.ranks).all(axis=1)
+    wanted = np.array([item in pinned for item in candidates.items], dtype=bool)
+    return np.flatnonzero(proposed | (wanted & told))
+
+
+def _availability(read: ItemRows) -> Floats:
+    """1, 0, or nan for an item of which the catalogue has no row: it can be bought."""
+    told = read.columns["available"].astype(np.float32)
+    return np.where(_untold(read), np.float32(np.nan), told)
+
+
+def _untold(read: ItemRows) -> npt.NDArray[np.bool_]:
+    """Items of which the catalogue has no row; none where it could not be asked."""
+    version = read.versions.get(BY_NAME["available"].view)
+    return np.zeros(len(read.columns["available"]), bool) if version is None else version < 0
+
+
+def _unknown(name: str, count: int) -> npt.NDArray[Any]:
+    """A column that could not be read: 0 for an id, which means unknown, else nan."""
+    if name.endswith("_id"):
+        return np.zeros(count, dtype=np.int64)
+    return np.full(count, np.nan, dtype=np.float32)
+
+
+def _pinned(live: LiveRelease, exclude: Sequence[str]) -> list[str]:
+    """Items that a rule may put into the list though no source proposes them."""
+    return [pin.item for pin in live.rules.pins if pin.item not in exclude]
 
 
 def _milliseconds_since(begun: float) -> float:

@@ -16,6 +16,7 @@ from contracts.candidates import CandidateSet
 from contracts.errors import ServiceError
 from contracts.events import Topic
 from contracts.release import Release
+from contracts.rules import DEFAULT, Rules
 from contracts.session import SessionState
 
 Floats = npt.NDArray[np.float32]
@@ -69,11 +70,12 @@ class CandidateFinder(Protocol):
 
 @dataclass(frozen=True)
 class LiveRelease:
-    """What answers: a release, its candidates and, should they fail, what was popular."""
+    """What answers: a release, its candidates and, should they fail, what was popular; its rules."""
 
     release: Release
     finder: CandidateFinder
     popular: CandidateSet
+    rules: Rules = DEFAULT
 
 
 class Releases(Protocol):

@@ -118,6 +118,7 @@ class ReleaseFollower:
     async def _load(self, version: str) -> LiveRelease:
         release = await asyncio.to_thread(self._store.get, version)
         release.check_features()
+        rules = await asyncio.to_thread(self._store.rules, release)
         finder = await asyncio.to_thread(self._find, release)
         popular = await finder.candidates([], self._count, (), _WARM_SECONDS)
         if finder.version != release.index_version:
@@ -131,7 +132,7 @@ class ReleaseFollower:
         for item in popular.items[:_WARM_ITEMS]:
             await finder.candidates([item], self._count, (), _WARM_SECONDS)
             await asyncio.sleep(0)  # requests go first
-        return LiveRelease(release, finder, popular)
+        return LiveRelease(release, finder, popular, rules)
 
     async def _ready_late(self, live: LiveRelease) -> None:
         """The ranker of a release that went live without one."""

@@ -15,7 +15,7 @@ from contracts.settings import Settings
 DEFAULT_K = 20
 ANONYMOUS = "-"
 """Stands for the session of a request that names none; nothing is stored under it."""
-_FIELDS = ("session_id", "events", "k", "context", "exclude")
+_FIELDS = ("session_id", "events", "k", "context", "exclude", "exclude_seen")
 _ID = f"a text of 1 to {MAX_ID} characters without control characters"
 MAX_EXCLUDE = 1000
 """Items that a request may exclude."""
@@ -44,6 +44,7 @@ class RecommendRequest:
     k: int
     context: Mapping[str, int]  # overrides of the features `device`, `traffic_source`
     exclude: tuple[str, ...]
+    exclude_seen: bool | None  # None: as the rules of the release say
     asked_at: int
     moment: int
 
@@ -79,6 +80,7 @@ def parse_recommend(body: bytes, settings: Settings, now_ms: int) -> RecommendRe
         k=_k(fields.get("k", DEFAULT_K), settings.max_k),
         context=_context(fields.get("context", {})),
         exclude=_exclude(fields.get("exclude", [])),
+        exclude_seen=_flag(fields.get("exclude_seen"), "exclude_seen"),
         asked_at=now_ms,
         moment=max([now_ms, *(event.time for event in events)]),
     )
@@ -131,12 +133,23 @@ def _exclude(value: object) -> tuple[str, ...]:
     return tuple(_id(item, f"exclude[{index}]") for index, item in enumerate(value))
 
 
+def _flag(value: object, field: str) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise BadRequest(field, shown(value), "true or false")
+    return value
+
+
 def _events(value: object, session_id: str, settings: Settings, now_ms: int) -> tuple[Event, ...]:
     most = settings.max_request_events
     if not isinstance(value, list) or len(value) > most:
         raise BadRequest("events", got_list(value), f"a list of at most {most} events")
-    absent = {"session_id": session_id or ANONYMOUS, "time": now_ms}
-    events = tuple(_event(raw, absent, index, now_ms) for index, raw in enumerate(value))
+    absent = {"session_id": session_id or ANONYMOUS}
+    # without times they happened in the order in which they are told, the last one now
+    times = range(now_ms - len(value) + 1, now_ms + 1)
+    events = tuple(
+        _event(raw, {**absent, "time": time}, index, now_ms)
+        for index, (raw, time) in enumerate(zip(value, times, strict=True))
+    )
     for index, event in enumerate(events):
         if event.session_id != absent["session_id"]:
             expected = f"the request's session ({shown(session_id)}), or none"

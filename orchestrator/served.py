@@ -22,11 +22,14 @@ from orchestrator.request import RecommendRequest
 class Basis:
     """What an answer was made from: enough to make it anew from the lake and the offline tables.
 
-    session_version: of the stored state (`contracts.session.SessionState.version`); index: the
+    exclude: what the index was told to leave out; effects: what business rules did to the list
+    (`contracts.rules.Effect`); session_version: of the stored state (`contracts.session.SessionState.version`); index: the
     candidate index that proposed; visited: items of the visit; rows: row of each item that was
     read; versions: by view, the event time of each such row (`ports.ItemRows`).
     """
 
+    exclude: list[str] = field(default_factory=list)
+    effects: list[dict[str, Any]] = field(default_factory=list)
     session_version: int = -1
     index: str = ""
     visited: list[str] = field(default_factory=list)
@@ -87,7 +90,8 @@ class ServedLog:
             "session_version": basis.session_version,
             "events": [json.loads(event.to_json()) for event in request.events],
             "context": dict(request.context),
-            "exclude": list(request.exclude),
+            "exclude": basis.exclude,
+            "rules": basis.effects,
             "candidates": self._candidates,
             "visited": basis.visited,
             "visited_versions": basis.versions_of(basis.visited),

@@ -8,6 +8,6 @@ uv=$(command -v uv || find .tools -path '*/bin/uv' -type f | head -n 1)
 compile() { "$uv" pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-header "$@"; }
 compile requirements/bootstrap.in -o requirements/bootstrap.txt
 compile requirements/triton.in -o requirements/triton.txt
-compile pyproject.toml --extra cpu -o requirements/product.txt
-compile pyproject.toml --extra cpu --group dev -c requirements/product.txt -o requirements/development.txt
-compile pyproject.toml --extra gpu -o requirements/gpu.txt
+compile pyproject.toml --extra cpu --extra encoder -o requirements/product.txt
+compile pyproject.toml --extra cpu --extra encoder --group dev -c requirements/product.txt -o requirements/development.txt
+compile pyproject.toml --extra gpu --extra encoder -o requirements/gpu.txt

@@ -15,9 +15,9 @@ from pyspark.sql import functions as F  # noqa: N812  # Spark's own documentatio
 
 from contracts.events import CLICK_TYPES, EventType
 from contracts.features import TREND_STEP
+from contracts.item_features import MEASURES
 from contracts.known import LATENESS_MS
 from contracts.tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP
-from spark_jobs.item_days import MEASURES
 
 STEP_MS = TREND_STEP // timedelta(milliseconds=1)
 ITEM, CATEGORY = "item", "category"

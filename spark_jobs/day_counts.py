@@ -10,8 +10,9 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812  # Spark's own documentation's name
 
+from contracts.item_features import MEASURES
 from spark_jobs.buckets import facts
-from spark_jobs.item_days import DAY_MS, MEASURES
+from spark_jobs.item_days import DAY_MS
 
 
 def count_days(first_known: DataFrame, impressions: DataFrame, midnight: int) -> DataFrame:

@@ -11,16 +11,13 @@ from datetime import timedelta
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F  # noqa: N812  # Spark's own documentation's name
 
-from contracts.errors import UsageError
+from contracts.item_features import MEASURES, check_measure
 
 DAY_MS = timedelta(days=1) // timedelta(milliseconds=1)
-MEASURES = ("views", "list_views", "carts", "purchases", "impressions")
-"""What is counted of an item: views and clicks; those of them that came from a list that was
-served (they bear its request id); times put into a cart; times bought; times shown in a list."""
 
 
 class ItemDays:
-    """What an item feature can ask for. It gives columns, and notes what they have to be made from.
+    """`contracts.item_features.ItemDays` as columns. It notes what they have to be made from.
 
     Counts are 0 where nothing happened; times are null where nothing ever did.
     """
@@ -31,33 +28,35 @@ class ItemDays:
 
     def total(self, measure: str, days: int) -> Column:
         """How often, in the `days` days (1 or more) that end with the row's day."""
-        _check(measure)
-        if days < 1:
-            raise UsageError(f"a window of {days!r} days: expected 1 or more")
+        check_measure(measure, days)
         self.longest = max(self.longest, days)
         # the difference of two running sums: each row costs the same however long the window
         return self._column(f"{measure}_{days}", _running(measure) - _running(measure, days))
 
+    def total_ever(self, measure: str) -> Column:
+        """How often until the end of the row's day."""
+        check_measure(measure)
+        return self._column(f"{measure}_ever", _running(measure))
+
     def days_since_last(self, measure: str) -> Column:
         """Days, with fractions, from the last time to the end of the row's day."""
-        _check(measure)
+        check_measure(measure)
         last = self._column(f"{measure}_last", F.max(f"last_{measure}").over(_up_to()))
         return (F.col("end") - last) / DAY_MS
 
     def days_since_first(self, measure: str) -> Column:
         """Days, with fractions, from the first time ever to the end of the row's day."""
-        _check(measure)
+        check_measure(measure)
         first = self._column(f"{measure}_first", F.min(f"first_{measure}").over(_up_to()))
         return (F.col("end") - first) / DAY_MS
+
+    def at_most(self, value: Column, most: float) -> Column:
+        """The value, or `most` where it is larger; null stays null, which `least` passes over."""
+        return F.when(value.isNotNull(), F.least(value, F.lit(most)))
 
     def _column(self, name: str, column: Column) -> Column:
         self.columns[f"_{name}"] = column
         return F.col(f"_{name}")
-
-
-def _check(measure: str) -> None:
-    if measure not in MEASURES:
-        raise UsageError(f"{measure!r} is not counted of items; counted are {', '.join(MEASURES)}")
 
 
 def _up_to(days_ago: int = 0) -> Window:

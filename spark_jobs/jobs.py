@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from py4j.protocol import Py4JError
@@ -16,7 +16,6 @@ from pyspark.sql import functions as F  # noqa: N812  # Spark's own documentatio
 from contracts.errors import ServiceError, UsageError
 from contracts.settings import Settings
 from contracts.tables import Lake, Offline
-from contracts.windows import Windows
 from spark_jobs.catalogue import catalogue
 from spark_jobs.clean import clean, count_reasons, first_known, messages, parsed
 from spark_jobs.item_features import item_activity
@@ -24,7 +23,6 @@ from spark_jobs.queries import queries
 from spark_jobs.session import spark_session
 from spark_jobs.sessions import sessions
 from spark_jobs.tables import Staging, read_lake
-from spark_jobs.vectors import VectorOptions, item_vectors, visit_items
 from spark_jobs.windows_job import run_windows
 
 Progress = Callable[[str, int, int], None]
@@ -127,21 +125,12 @@ def run_queries(run: Run) -> None:
     run.write(Offline.queries, queries(run.events()))
 
 
-def run_vectors(run: Run) -> None:
-    visits = visit_items(run.events()).cache()
-    for cutoff in sorted(set(Windows.of(*run.history).cutoffs)):
-        vectors = item_vectors(visits, cutoff, VectorOptions())
-        run.write(Offline.item_vectors, vectors, f"cutoff={cutoff}")
-    visits.unpersist()
-
-
 JOBS: dict[str, Callable[[Run], None]] = {
     "clean": run_clean,
     "sessions": run_sessions,
     "catalogue": run_catalogue,
     "activity": run_activity,
     "queries": run_queries,
-    "vectors": run_vectors,
     "windows": run_windows,
 }
 
@@ -218,7 +207,6 @@ def _run_steps(run: Run, jobs: Sequence[str], steps: Steps) -> None:
 def summary(run: Run, seconds: dict[str, float]) -> dict[str, Any]:
     """What `--json` prints. Times in milliseconds since 1970, durations in seconds."""
     first, last = run.history
-    windows = Windows.of(first, last)
     return {
         "rows": run.rows,
         "refused": run.refused,
@@ -226,7 +214,6 @@ def summary(run: Run, seconds: dict[str, float]) -> dict[str, Any]:
         "first": first,
         "last": last,
         "now": run.until,
-        "windows": {**asdict(windows), "cutoffs": list(windows.cutoffs)},
         "seconds": seconds,
     }
 

@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="make the offline tables from the event lake")
     run.add_argument(
         "--jobs",
-        help="some of clean, sessions, catalogue, activity, queries, vectors, windows, parted by commas; without it all, windows where NEXTCLICK_STREAM is on",
+        help="some of clean, sessions, catalogue, activity, queries, windows, parted by commas; without it all, windows where NEXTCLICK_STREAM is on",
     )
     run.add_argument(
         "--now",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby, pairwise
+from itertools import groupby, pairwise, takewhile
 from typing import NamedTuple
 
 from pyspark.sql import DataFrame
@@ -47,7 +47,8 @@ def query_rows(session: str, told: Iterable[Told]) -> Iterator[Row]:
     that was known.
     """
     sofar = _SoFar()
-    for now, following in pairwise(moments(told)):
+    all_moments = list(moments(told))
+    for place, (now, following) in enumerate(pairwise(all_moments), 1):
         sofar.add(now.told)
         asked = max(now.time, now.known)
         if now.visit != following.visit or following.time <= asked:
@@ -62,7 +63,21 @@ def query_rows(session: str, told: Iterable[Told]) -> Iterator[Row]:
                 "visited": visited,
                 "label": label,
                 "label_time": following.time,
+                "kind": label_kind(label, all_moments[place:], now.visit),
             }
+
+
+def label_kind(label: str, following: Sequence[Moment], visit: str) -> str:
+    """What became of the label in its visit: one of `LABEL_KINDS`."""
+    kinds = {
+        each.event.type
+        for moment in takewhile(lambda moment: moment.visit == visit, following)
+        for each in moment.told
+        if each.event.item == label
+    }
+    if EventType.checkout in kinds:
+        return "purchase"
+    return "cart" if EventType.add_to_cart in kinds else "click"
 
 
 def moments(told: Iterable[Told]) -> Iterator[Moment]:

@@ -13,10 +13,10 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F  # noqa: N812  # Spark's own documentation's name
 
 from contracts.features import TREND_WINDOWS, VIEWS
+from contracts.item_features import MEASURES
 from contracts.known import LATENESS
 from contracts.tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP, Offline
 from spark_jobs.buckets import CATEGORY, ITEM, STEP_MS
-from spark_jobs.item_days import MEASURES
 from spark_jobs.tables import conform, timestamp
 
 WINDOWS_DELAY = LATENESS + timedelta(seconds=45)

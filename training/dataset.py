@@ -8,7 +8,7 @@ reader that the caller hands in; pair features and the order of columns are thos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +18,8 @@ import numpy.typing as npt
 from contracts.candidates import Candidates, CandidateSet
 from contracts.features import BY_NAME, RANKED, matrix
 from contracts.moment import moment_features
-from contracts.pair import CATALOGUE, CatalogueColumns, pair_features
+from contracts.pair import KNOWN, CatalogueColumns, pair_features
+from contracts.rules import DEFAULT
 from contracts.tables import EVENT_TIMESTAMP
 from training.history import Query
 
@@ -47,7 +48,8 @@ class Rows:
     """n rows of q queries, a query's rows together, in the order of the merge.
 
     features: float32 [n, len(RANKED)]; label: 1 for the item that came next, int8 [n];
-    query: index of the query, int32 [n]; sizes: rows a query, int64 [q]; items: item ids, [n].
+    query: index of the query, int32 [n]; sizes: rows a query, int64 [q]; items: item ids, [n];
+    weight: of each query in learning, float32 [q].
     """
 
     features: npt.NDArray[np.float32]
@@ -55,6 +57,7 @@ class Rows:
     query: npt.NDArray[np.int32]
     sizes: npt.NDArray[np.int64]
     items: npt.NDArray[np.object_]
+    weight: npt.NDArray[np.float32]
 
     def part(self, start: int, stop: int) -> Rows:
         """The rows of the queries [start, stop)."""
@@ -62,13 +65,40 @@ class Rows:
         cut = slice(int(first), int(last))
         return Rows(
             self.features[cut], self.label[cut], self.query[cut] - np.int32(start),
-            self.sizes[start:stop], self.items[cut],
+            self.sizes[start:stop], self.items[cut], self.weight[start:stop],
         )  # fmt: skip
 
 
-def propose(queries: Sequence[Query], index: Candidates, count: int) -> list[Listed]:
-    """The candidates of each query, as the index would have served them."""
-    return [_listed(query, index.candidates(query.visited, count)) for query in queries]
+def joined(parts: Sequence[Rows]) -> Rows:
+    """The rows of all, one part after another."""
+    begins = np.cumsum([0, *(len(rows.sizes) for rows in parts)])
+    return Rows(
+        np.concatenate([rows.features for rows in parts]),
+        np.concatenate([rows.label for rows in parts]),
+        np.concatenate([rows.query + begin for rows, begin in zip(parts, begins, strict=False)]).astype(np.int32),
+        np.concatenate([rows.sizes for rows in parts]),
+        np.concatenate([rows.items for rows in parts]),
+        np.concatenate([rows.weight for rows in parts]),
+    )  # fmt: skip
+
+
+def propose(
+    queries: Sequence[Query], index: Candidates, count: int, *, current: bool = False
+) -> list[Listed]:
+    """The candidates of each query, as the index would have served them.
+
+    current: whether the item that the visitor looks at may be proposed, which serving never does;
+    published evaluations count a second click on it as a next click.
+    """
+    return [
+        _listed(
+            query,
+            index.candidates(
+                query.visited, count, () if current else DEFAULT.left_out(query.visited, ())
+            ),
+        )
+        for query in queries
+    ]
 
 
 def _listed(query: Query, candidates: CandidateSet) -> Listed:
@@ -95,8 +125,11 @@ def _thinned(entry: Listed, label: int, rng: np.random.Generator, negatives: int
     return _listed(entry.query, entry.candidates.take(rows))
 
 
-def rows_of(listed: Sequence[Listed], read: FeatureReader) -> Rows:
-    """The features of every candidate of every query."""
+def rows_of(
+    listed: Sequence[Listed], read: FeatureReader, weights: Mapping[str, float] | None = None
+) -> Rows:
+    """The features of every candidate of every query. weights: of queries by what became of their
+    label (`Query.kind`), 1 where it is not named."""
     sizes = np.array([len(entry.candidates) for entry in listed], dtype=np.int64)
     query = np.repeat(np.arange(len(listed), dtype=np.int32), sizes)
     items = _flat([entry.candidates.items for entry in listed])
@@ -109,7 +142,9 @@ def rows_of(listed: Sequence[Listed], read: FeatureReader) -> Rows:
     columns = {name: known.columns[name][known.candidates] for name in _ranked(ITEM_VIEWS)}
     columns |= {name: values[query] for name, values in _query_columns(listed, read).items()}
     columns |= _pairs(listed, known)
-    return Rows(matrix(columns, len(items)), label, query, sizes, items)
+    given = [(weights or {}).get(entry.query.kind, 1.0) for entry in listed]
+    weight = np.array(given, dtype=np.float32)
+    return Rows(matrix(columns, len(items)), label, query, sizes, items, weight)
 
 
 def _ranked(views: Sequence[str]) -> list[str]:
@@ -158,7 +193,7 @@ class _ItemValues:
         stored = read(_entities("item_id", items[first], moments[first]), ITEM_VIEWS)
         split = sum(len(part) for part in shown)
         columns = {name: stored[name].to_numpy(np.float32) for name in _ranked(ITEM_VIEWS)}
-        catalogue = CatalogueColumns.of({name: stored[name].to_numpy() for name in CATALOGUE})
+        catalogue = CatalogueColumns.of({name: stored[name].to_numpy() for name in KNOWN})
         return cls(columns, catalogue, place[:split], place[split:])
 
 

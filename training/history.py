@@ -11,16 +11,20 @@ from contracts.errors import UsageError
 from contracts.events import INTEREST_TYPES
 from contracts.settings import Settings
 from contracts.tables import OFFLINE_COLUMNS, Offline
-from contracts.windows import Windows
+from contracts.windows import WANTED_QUERIES, Windows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+STRAYS = 0.001
+"""Share of the events, the oldest ones, that do not say when a history begins: one event that comes a
+month late must not stretch its windows to where nothing is."""
 REBUILD = "write them first: ./nextclick demo does, or the jobs of spark_jobs"
 
 
 class Query(NamedTuple):
-    """A row of the table `queries`: what had been visited by `moment`, and what came next."""
+    """A row of the table `queries`: what had been visited by `moment`, what came next, and what
+    became of that (`contracts.tables.LABEL_KINDS`)."""
 
     visit: str
     session_id: str
@@ -28,17 +32,25 @@ class Query(NamedTuple):
     visited: tuple[str, ...]
     label: str
     label_time: int
+    kind: str = "click"
 
 
-def windows(settings: Settings) -> Windows:
-    """The windows of the shop's history, the same that the jobs cut vectors by."""
+def windows(settings: Settings, wanted: int = WANTED_QUERIES) -> Windows:
+    """The windows of the shop's history, with label windows that hold `wanted` queries together."""
     import pyarrow.compute as pc
 
     times = read(settings, Offline.events_clean, ["time", "received"])
     if not len(times):
         raise UsageError(f"{settings.offline}/{Offline.events_clean} holds no event: import some")
     known = pc.max_element_wise(times["time"], times["received"])
-    return Windows.of(pc.min(times["time"]).as_py(), pc.max(known).as_py())
+    asked = read(settings, Offline.queries, ["moment", "label_time"])
+    moments, labels = asked["moment"].to_numpy(), asked["label_time"].to_numpy()
+
+    def queries(start: int, end: int) -> int:
+        return int(np.count_nonzero((moments >= start) & (labels < end)))
+
+    first = pc.quantile(times["time"], q=STRAYS, interpolation="lower")[0].as_py()
+    return Windows.of(first, pc.max(known).as_py(), queries, wanted)
 
 
 def clicks(settings: Settings, before: int) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,15 +10,16 @@ import numpy as np
 
 from contracts.errors import UsageError
 from contracts.features import RANKED
-from training.dataset import Rows
+from training.dataset import Rows, joined
 
 if TYPE_CHECKING:
     import lightgbm
 
 LATER = 0.2
-"""Share of the label window's queries, the latest ones, that decide the number of trees."""
-MAX_TREES = 300
-PATIENCE = 25
+"""Share of the newest label window's queries, the latest ones, that decide the number of trees where
+there are no other windows to learn from."""
+MAX_TREES = 400
+PATIENCE = 50
 """Trees without a better NDCG@20 after which the search for their number ends."""
 FEW_ROWS = 50_000
 """Below this, threads wait for one another longer than they work."""
@@ -41,7 +43,7 @@ def parameters(rows: int, seed: int) -> dict[str, Any]:
         "objective": "lambdarank",
         "metric": "ndcg",
         "eval_at": [20],
-        "lambdarank_truncation_level": 30,
+        "lambdarank_truncation_level": 20,
         "learning_rate": 0.1,
         "num_leaves": 15,
         "min_data_in_leaf": min(100, max(5, rows // 500)),
@@ -59,24 +61,48 @@ def parameters(rows: int, seed: int) -> dict[str, Any]:
     }
 
 
-def fit(rows: Rows, seed: int = 0) -> Fitted:
-    """Rows of queries in order of time: the number of trees from the later ones, then all learn.
+def fit(windows: Sequence[Rows], seed: int = 0, given: Mapping[str, Any] | None = None) -> Fitted:
+    """Rows of label windows, the newest first, each window's queries in order of time.
 
+    The number of trees comes from the newest window, of a single one from its later queries; then
+    all learn. given: LightGBM's parameters that differ from `parameters`.
     UsageError when there are too few queries.
     """
-    queries = len(rows.sizes)
+    queries = sum(len(rows.sizes) for rows in windows)
     if queries < MIN_QUERIES:
         raise UsageError(
             f"{queries} queries have their label among the candidates, training needs at least"
             f" {MIN_QUERIES}: import more history, or generate a larger shop"
         )
-    chosen = parameters(len(rows.label), seed)
-    split = int(queries * (1 - LATER))
-    trees, ndcg = _number_of_trees(rows.part(0, split), rows.part(split, queries), chosen)
+    rows = joined(list(reversed(windows)))
+    chosen = parameters(len(rows.label), seed) | dict(given or {})
+    trees, ndcg = _number_of_trees(*validation_split(windows), chosen)[1:]
     return Fitted(_train(rows, chosen, trees), trees, ndcg, chosen)
 
 
-def _number_of_trees(earlier: Rows, later: Rows, chosen: dict[str, Any]) -> tuple[int, float]:
+def validation_split(windows: Sequence[Rows]) -> tuple[Rows, Rows]:
+    """What is learned from and what decides: the newest window, or the later queries of the only
+    one; of these too where the older windows have fewer queries than the newest."""
+    newest, older = windows[0], windows[1:]
+    split = int(len(newest.sizes) * (1 - LATER))
+    if sum(len(rows.sizes) for rows in older) >= len(newest.sizes):
+        return joined(list(reversed(older))), newest
+    earlier = joined([*reversed(older), newest.part(0, split)])
+    return earlier, newest.part(split, len(newest.sizes))
+
+
+def stopped_early(
+    earlier: Rows, later: Rows, seed: int, given: Mapping[str, Any]
+) -> tuple[lightgbm.Booster, int]:
+    """A booster of the earlier rows, and the trees at which it is best on the later ones."""
+    chosen = parameters(len(earlier.label), seed) | dict(given)
+    booster, trees, _ = _number_of_trees(earlier, later, chosen)
+    return booster, trees
+
+
+def _number_of_trees(
+    earlier: Rows, later: Rows, chosen: dict[str, Any]
+) -> tuple[lightgbm.Booster, int, float]:
     import lightgbm
 
     learn = _dataset(earlier)
@@ -88,7 +114,7 @@ def _number_of_trees(earlier: Rows, later: Rows, chosen: dict[str, Any]) -> tupl
         valid_names=["later"],
         callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
     )
-    return searched.best_iteration, float(searched.best_score["later"]["ndcg@20"])
+    return searched, searched.best_iteration, float(searched.best_score["later"]["ndcg@20"])
 
 
 def _train(rows: Rows, chosen: dict[str, Any], trees: int) -> lightgbm.Booster:
@@ -104,6 +130,7 @@ def _dataset(rows: Rows, reference: Any = None) -> lightgbm.Dataset:
         np.ascontiguousarray(rows.features),
         label=rows.label,
         group=rows.sizes,
+        weight=np.repeat(rows.weight, rows.sizes) if (rows.weight != 1).any() else None,
         reference=reference,
         feature_name=list(RANKED),
         free_raw_data=True,

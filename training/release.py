@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
+import shutil
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,12 @@ import numpy as np
 from contracts.errors import NextclickError, ReleaseError
 from contracts.features import FEATURE_SERVICE, RANKED, fingerprint
 from contracts.release import MODEL_NAME, Release, ReleaseStore
+from contracts.rules import DEFAULT, RULES_FILE, Rules, read_rules
 from contracts.settings import Settings
 from training import export, parity
 from training.evaluate import Evaluated
 from training.tracking import Tracked
 
-NO_RULES: dict[str, Any] = {"version": "none", "rules": []}
 REFERENCE_ROWS = 20_000
 KEPT_RELEASES = 3
 """Newest releases whose rankers stay in Triton's repository, beside the live one."""
@@ -30,6 +30,7 @@ def make_release(
     metrics: dict[str, Any],
     gap: float,
     served: Evaluated,
+    rules: Rules = DEFAULT,
     now: datetime | None = None,
 ) -> Release:
     """Write the release's folder, the manifest last. It is not live by that (`activate`)."""
@@ -43,15 +44,44 @@ def make_release(
         features=RANKED,
         fingerprint=fingerprint(),
         feature_service=FEATURE_SERVICE,
-        rules_version=NO_RULES["version"],
+        rules_version=rules.name,
         metrics=metrics,
         parity=gap,
     )
     store = ReleaseStore(settings.releases)
     folder = store.path(release.version)
     folder.mkdir(parents=True)
-    (folder / "rules.json").write_text(json.dumps(NO_RULES, indent=2))
+    (folder / RULES_FILE).write_text(rules.model_dump_json(indent=2, exclude_defaults=True))
     write_reference(served, folder / "reference.parquet")
+    store.add(release)
+    return release
+
+
+def rules_of(settings: Settings) -> Rules:
+    """The business rules of the next release: of the setting's file, else those of the live release.
+    UsageError for a file that is not valid."""
+    if settings.rules.name:
+        return read_rules(settings.rules)
+    store = ReleaseStore(settings.releases)
+    live = store.active_version()
+    return DEFAULT if live is None else store.rules(store.get(live))
+
+
+def with_rules(
+    settings: Settings, live: Release, rules: Rules, now: datetime | None = None
+) -> Release:
+    """A release like `live` with other rules: the same ranker, index and reference. Not live by that."""
+    created, store = now or datetime.now(UTC), ReleaseStore(settings.releases)
+    version = f"r{created:%Y%m%d-%H%M%S}-v{live.ranker_version}"
+    while store.path(version).exists():  # another of this second
+        created += timedelta(seconds=1)
+        version = f"r{created:%Y%m%d-%H%M%S}-v{live.ranker_version}"
+    release = live.model_copy(
+        update={"version": version, "created": created, "rules_version": rules.name}
+    )
+    folder = store.path(version)
+    shutil.copytree(store.path(live.version), folder, ignore=shutil.ignore_patterns("release.json"))
+    (folder / RULES_FILE).write_text(rules.model_dump_json(indent=2, exclude_defaults=True))
     store.add(release)
     return release
 
@@ -87,6 +117,7 @@ def check_release(settings: Settings, release: Release) -> None:
     from candidate_service.index import CandidateIndex
 
     release.check_features()
+    ReleaseStore(settings.releases).rules(release)
     folder = settings.indexes / release.index_version
     try:
         index = CandidateIndex.load(folder)

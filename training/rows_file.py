@@ -9,18 +9,22 @@ from typing import Any
 
 from contracts.features import RANKED
 from contracts.settings import Settings
-from training.dataset import Listed, Rows
+from training.dataset import Listed, Rows, joined
 
 KEPT = 3
 """Newest trainings whose rows stay: a large shop's are a hundred megabytes."""
 
 
-def save(settings: Settings, run: str, rows: Rows, listed: Sequence[Listed]) -> Path:
+def save(
+    settings: Settings, run: str, windows: Sequence[Rows], lists: Sequence[Sequence[Listed]]
+) -> Path:
     """Write `<home>/training/<run>/rows.parquet`: query, session_id, moment (milliseconds),
     item_id, label and the ranker's columns, one row a candidate."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    rows = joined(windows)
+    listed = [entry for window in lists for entry in window]
     asked = [listed[place].query for place in rows.query]
     columns: dict[str, Any] = {
         "query": rows.query,

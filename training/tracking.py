@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -63,6 +63,42 @@ def track(
         tracked = Tracked(run.info.run_id, _register(client, run.info.run_id, logged))
         client.set_registered_model_alias(MODEL_NAME, CANDIDATE, str(tracked.version))
         return tracked
+
+
+def log_run(
+    settings: Settings,
+    experiment: str,
+    name: str,
+    parameters: Mapping[str, Any],
+    figures: Mapping[str, float],
+    documents: Mapping[str, Any],
+    children: Sequence[tuple[Mapping[str, Any], Mapping[str, float]]] = (),
+) -> str:
+    """A finished run without a model, and its id: in MLflow where it answers, else in the file of the
+    embedded one, which shows it once it is up. children: parameters and metrics of nested runs."""
+    import mlflow
+
+    with _client(settings, embedded=not _answers(settings)):
+        mlflow.set_experiment(experiment)
+        with mlflow.start_run(run_name=name) as run:
+            mlflow.log_params({key: str(value)[:500] for key, value in parameters.items()})
+            mlflow.log_metrics(dict(figures))
+            for file, document in documents.items():
+                mlflow.log_dict(document, file)
+            for number, (given, reached) in enumerate(children):
+                with mlflow.start_run(run_name=f"{name} {number}", nested=True):
+                    mlflow.log_params({key: str(value) for key, value in given.items()})
+                    mlflow.log_metrics(dict(reached))
+            return str(run.info.run_id)
+
+
+def _answers(settings: Settings) -> bool:
+    import httpx
+
+    try:
+        return httpx.get(f"{settings.mlflow}/health", timeout=2.0, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def promote(settings: Settings, tracked: Tracked, parity: float) -> None:
@@ -126,8 +162,9 @@ def _log_model(booster: lightgbm.Booster) -> Any:
 
 
 @contextmanager
-def _client(settings: Settings) -> Iterator[MlflowClient]:
-    """A client with time limits, for the address in the settings and no other.
+def _client(settings: Settings, *, embedded: bool = False) -> Iterator[MlflowClient]:
+    """A client with time limits, for the address in the settings and no other. embedded: for the file
+    of the embedded server, which need not be up.
 
     What MLflow warns of as it is imported and used (its own type hints, its own defaults) is for
     its developers, not for our reader.
@@ -138,7 +175,7 @@ def _client(settings: Settings) -> Iterator[MlflowClient]:
         from requests import RequestException
 
         try:
-            yield _connect(settings)
+            yield _connect(_file(settings) if embedded else settings.mlflow)
         except (MlflowException, RequestException) as error:
             reason = str(error).splitlines()[0][:300]
             raise ServiceError(
@@ -147,7 +184,13 @@ def _client(settings: Settings) -> Iterator[MlflowClient]:
             ) from None
 
 
-def _connect(settings: Settings) -> MlflowClient:
+def _file(settings: Settings) -> str:
+    folder = settings.home / "mlflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def _connect(address: str) -> MlflowClient:
     import mlflow
     from mlflow import environment_variables as variables
     from mlflow.telemetry import set_telemetry_client
@@ -159,5 +202,5 @@ def _connect(settings: Settings) -> MlflowClient:
     variables.MLFLOW_DISABLE_TELEMETRY.set(True)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     set_telemetry_client()  # takes back the one that the import made
-    mlflow.set_tracking_uri(settings.mlflow)
-    return mlflow.MlflowClient(settings.mlflow)
+    mlflow.set_tracking_uri(address)
+    return mlflow.MlflowClient(address)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contracts.candidates import Candidates
+from candidate_service.build import build_for
+from candidate_service.index import CandidateIndex
 from contracts.errors import ReleaseError, UsageError
 from contracts.features import RANKED, fingerprint
 from contracts.release import Release, ReleaseStore
 from contracts.settings import Settings
-from contracts.windows import Windows
+from contracts.windows import WANTED_QUERIES, Windows
 from training import (
     baselines,
     dataset,
@@ -30,13 +31,14 @@ from training import (
     tracking,
 )
 from training.dataset import FeatureReader, Listed, Rows
+from training.encoder.step import learn_vectors
 from training.history import Query
+from training.tuning import Chosen, tune
 
 if TYPE_CHECKING:
     import lightgbm
     import pandas as pd
 
-TRAINED_QUERIES = 12_000
 TESTED_QUERIES = 6_000
 
 Report = Callable[[str, int, int], None]
@@ -66,17 +68,43 @@ class Steps:
         start = time.monotonic()
         self.report(name, 0, 1)
         yield lambda done, of: self.report(name, done, of)
-        self.seconds[name] = round(time.monotonic() - start, 2)
+        taken = self.seconds.get(name, 0) + time.monotonic() - start
+        self.seconds[name] = round(taken, 2)
         self.report(name, 1, 1)
 
 
 @dataclass(frozen=True)
+class Options:
+    """queries: how many are learned from at most, over all label windows; tested: in the test window.
+    embedding: whether the session encoder is learned. ranker: parameters of LightGBM that differ from
+    the usual ones; label_weights: by what became of the label (`history.KINDS`)."""
+
+    queries: int = WANTED_QUERIES
+    tested: int = TESTED_QUERIES
+    seed: int = 0
+    embedding: bool = True
+    ranker: Mapping[str, Any] = field(default_factory=dict)
+    label_weights: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Indexes:
+    """Of each label window, the newest first, of the test window and of the release; and how their
+    sources are asked and merged."""
+
+    labels: tuple[CandidateIndex, ...]
+    test: CandidateIndex
+    whole: CandidateIndex
+    parameters: Chosen
+
+
+@dataclass(frozen=True)
 class Learned:
-    """A fitted ranker and what it learned from."""
+    """A fitted ranker and what it learned from, window by window, the newest first."""
 
     fitted: ranker.Fitted
-    rows: Rows
-    listed: list[Listed]
+    rows: tuple[Rows, ...]
+    listed: tuple[list[Listed], ...]
     dropped: int  # queries whose label was not among the candidates
 
 
@@ -88,30 +116,32 @@ class Tested:
 
 def train(
     settings: Settings,
+    options: Options | None = None,
     *,
-    queries: int = TRAINED_QUERIES,
-    tested: int = TESTED_QUERIES,
-    seed: int = 0,
     report: Report = lambda step, done, of: None,  # noqa: ARG005
 ) -> TrainingResult:
-    """Train on the label window, test on the last window, and make a release that passed the gates.
+    """Train on the label windows, test on the last window, and make a release that passed the gates.
 
-    queries, tested: how many queries are drawn from each window at most. The release is not live
-    by that: `release.check_release`, then `ReleaseStore.activate`. UsageError where there is too
-    little to learn from, ServiceError where MLflow or Triton is not up, ReleaseError where the
-    served model does not say what LightGBM says.
+    The release is not live by that: `release.check_release`, then `ReleaseStore.activate`.
+    UsageError where there is too little to learn from, ServiceError where MLflow or Triton is not
+    up, ReleaseError where the served model does not say what LightGBM says.
     """
+    options = options or Options()
     steps = Steps(report)
     with steps.step("look for MLflow and Triton"):
         tracking.require_mlflow(settings)
         parity.require_triton(settings)
-    windows = history.windows(settings)
-    learning, testing, asked = _queries(settings, windows, queries, tested, seed)
+    rules = release.rules_of(settings)
+    windows = history.windows(settings, options.queries)
+    learning, testing, asked = _queries(settings, windows, options)
     read = _reader(settings)
-    past, recent, whole = _indexes(settings, windows, steps)
-    learned = _learn(learning, past, settings.candidate_count, read, seed, steps)
-    result = _test(settings, testing, asked, recent, windows, learned, read, steps)
-    config = _configuration(settings, windows, learned, whole.version, queries, seed)
+    if options.embedding:
+        with steps.step("learn the session encoder") as progress:
+            learn_vectors(settings, windows.cutoffs, report=progress)
+    indexes = _indexes(settings, windows, learning, steps, options.embedding)
+    learned = _learn(learning, indexes, settings.candidate_count, read, options, steps)
+    result = _test(settings, testing, asked, indexes.test, windows, learned, read, steps)
+    config = _configuration(settings, windows, learned, indexes, options)
     with steps.step("register in MLflow"):
         figures = tracking.flat(result.metrics) | {"later_ndcg_20": learned.fitted.ndcg}
         documents = {
@@ -123,43 +153,74 @@ def train(
     gap = _export(settings, tracked, booster, result.served, steps)
     with steps.step("make the release"):
         made = release.make_release(
-            settings, tracked=tracked, index_version=whole.version, metrics=result.metrics,
-            gap=gap, served=result.served,
+            settings, tracked=tracked, index_version=indexes.whole.version, metrics=result.metrics,
+            gap=gap, served=result.served, rules=rules,
         )  # fmt: skip
     return TrainingResult(made, result.metrics, steps.seconds, rows)
 
 
+def label_rows(
+    settings: Settings, options: Options, report: Report
+) -> tuple[tuple[Rows, ...], tuple[list[str], ...]]:
+    """Rows of the label windows, the newest first, and what became of each query's label: what a
+    search learns from."""
+    steps = Steps(report)
+    windows = history.windows(settings, options.queries)
+    learning, _, _ = _queries(settings, windows, options)
+    if options.embedding:
+        with steps.step("learn the session encoder") as progress:
+            learn_vectors(settings, windows.cutoffs, report=progress)
+    indexes = _indexes(settings, windows, learning, steps, options.embedding)
+    rows, listed = _rows(
+        learning, indexes, settings.candidate_count, _reader(settings), options, steps
+    )
+    return rows, tuple([entry.query.kind for entry in part] for part in listed)
+
+
 def _queries(
-    settings: Settings, windows: Windows, count: int, tested: int, seed: int
-) -> tuple[list[Query], list[Query], int]:
-    """Queries to learn from and to test on, and how many the test window has."""
-    learning = history.queries(settings, windows.label_start, windows.test_start)
+    settings: Settings, windows: Windows, options: Options
+) -> tuple[list[list[Query]], list[Query], int]:
+    """Queries to learn from by window, and to test on, and how many the test window has."""
+    learning = [history.queries(settings, start, end) for start, end in windows.labels]
     testing = history.queries(settings, windows.test_start, windows.end)
-    for what, found in (("label", learning), ("test", testing)):
-        if len(found) < ranker.MIN_QUERIES:
+    for what, found in (("label", sum(map(len, learning))), ("test", len(testing))):
+        if found < ranker.MIN_QUERIES:
             raise UsageError(
-                f"the {what} window has {len(found)} next clicks, training needs at least"
+                f"the {what} window has {found} next clicks, training needs at least"
                 f" {ranker.MIN_QUERIES}: import more history (./nextclick data import), or"
                 " generate a larger shop (./nextclick data generate)"
             )
-    chosen = history.sample(learning, count, seed)
-    return chosen, history.sample(testing, tested, seed), len(testing)
+    share = min(1.0, options.queries / sum(map(len, learning)))
+    chosen = [
+        history.sample(part, max(1, int(len(part) * share)), options.seed) for part in learning
+    ]
+    return chosen, history.sample(testing, options.tested, options.seed), len(testing)
 
 
 def _indexes(
-    settings: Settings, windows: Windows, steps: Steps
-) -> tuple[Candidates, Candidates, Candidates]:
-    """The index of each cut-off: to learn from, to test with, to serve."""
-    from candidate_service.build import build_for
-    from candidate_service.index import CandidateIndex
+    settings: Settings, windows: Windows, learning: Sequence[Sequence[Query]], steps: Steps,
+    embedding: bool,
+) -> Indexes:  # fmt: skip
+    """The newest label window's index says how this shop's sources are asked best; the others are
+    built to be asked so."""
 
-    found = []
+    def built(cutoff: int, parameters: Chosen) -> CandidateIndex:
+        manifest = build_for(settings, cutoff, parameters=parameters, embedding=embedding)
+        return CandidateIndex.load(settings.indexes / manifest.version)
+
+    starts = [start for start, _ in windows.labels]
     with steps.step("build candidate indexes") as progress:
-        for cutoff in windows.cutoffs:
-            manifest = build_for(settings, cutoff)
-            found.append(CandidateIndex.load(settings.indexes / manifest.version))
-            progress(len(found), len(windows.cutoffs))
-    return found[0], found[1], found[2]
+        newest = built(starts[0], {})
+        progress(1, len(windows.cutoffs))
+    with steps.step("tune the sources") as progress:
+        parameters = tune(newest, learning[0], settings.candidate_count, report=progress)
+    with steps.step("build candidate indexes") as progress:
+        found = []
+        for cutoff in (*starts[1:], windows.test_start, windows.end):
+            found.append(built(cutoff, parameters))
+            progress(1 + len(found), len(windows.cutoffs))
+    labels = (newest.asked_with(parameters), *found[:-2])
+    return Indexes(labels, found[-2], found[-1], parameters)
 
 
 def _reader(settings: Settings) -> FeatureReader:
@@ -176,32 +237,50 @@ def _reader(settings: Settings) -> FeatureReader:
 
 
 def _learn(
-    queries: list[Query],
-    index: Candidates,
+    learning: Sequence[Sequence[Query]],
+    indexes: Indexes,
     count: int,
     read: FeatureReader,
-    seed: int,
+    options: Options,
     steps: Steps,
 ) -> Learned:
-    with steps.step("candidates of the label window"):
-        listed = dataset.with_negatives(dataset.propose(queries, index, count), seed)
-    with steps.step("features of the label window"):
-        rows = dataset.rows_of(listed, read) if listed else None
-    if rows is None:
-        raise UsageError(
-            f"no label of {len(queries)} queries is among the candidates: the history before the"
-            " label window is too short, import more of it"
-        )
+    rows, listed = _rows(learning, indexes, count, read, options, steps)
     with steps.step("fit the ranker"):
-        fitted = ranker.fit(rows, seed)
-    return Learned(fitted, rows, listed, len(queries) - len(listed))
+        fitted = ranker.fit(rows, options.seed, options.ranker)
+    return Learned(fitted, rows, listed, sum(map(len, learning)) - sum(map(len, listed)))
+
+
+def _rows(
+    learning: Sequence[Sequence[Query]],
+    indexes: Indexes,
+    count: int,
+    read: FeatureReader,
+    options: Options,
+    steps: Steps,
+) -> tuple[tuple[Rows, ...], tuple[list[Listed], ...]]:
+    """Rows and what they were made of, of each label window in which some label is a candidate."""
+    rows: list[Rows] = []
+    listed: list[list[Listed]] = []
+    for queries, index in zip(learning, indexes.labels, strict=True):
+        with steps.step("candidates of the label windows"):
+            found = dataset.with_negatives(dataset.propose(queries, index, count), options.seed)
+        if found:
+            with steps.step("features of the label windows"):
+                rows.append(dataset.rows_of(found, read, options.label_weights))
+                listed.append(found)
+    if not rows:
+        raise UsageError(
+            f"no label of {sum(map(len, learning))} queries is among the candidates: the history"
+            " before the label windows is too short, import more of it"
+        )
+    return tuple(rows), tuple(listed)
 
 
 def _test(
     settings: Settings,
     queries: list[Query],
     asked: int,
-    index: Candidates,
+    index: CandidateIndex,
     windows: Windows,
     learned: Learned,
     read: FeatureReader,
@@ -229,31 +308,36 @@ def _test(
 
 
 def _configuration(
-    settings: Settings, windows: Windows, learned: Learned, index: str, queries: int, seed: int
+    settings: Settings, windows: Windows, learned: Learned, indexes: Indexes, options: Options
 ) -> dict[str, Any]:
+    features = np.concatenate([rows.features for rows in learned.rows])
     return {
         "windows": {
-            "label_start": windows.label_start, "test_start": windows.test_start, "end": windows.end,
+            "labels": [list(window) for window in windows.labels],
+            "test_start": windows.test_start, "end": windows.end,
         },
-        "seed": seed,
-        "queries_asked_for": queries,
-        "queries_learned": len(learned.listed),
+        "seed": options.seed,
+        "queries_asked_for": options.queries,
+        "queries_learned": sum(map(len, learned.listed)),
         "queries_without_label": learned.dropped,
         "negatives": dataset.NEGATIVES,
-        "rows": len(learned.rows.label),
+        "rows": len(features),
         "candidate_count": settings.candidate_count,
-        "index_version": index,
+        "index_version": indexes.whole.version,
+        "embedding": indexes.whole.manifest.vectors > 0,
         "fingerprint": fingerprint(),
         "trees": learned.fitted.trees,
+        "label_weights": dict(options.label_weights),
         "ranker": learned.fitted.parameters,
-        "missing": dict(zip(RANKED, np.isnan(learned.rows.features).mean(axis=0).tolist(), strict=True)),
+        "sources": indexes.whole.manifest.parameters,
+        "missing": dict(zip(RANKED, np.isnan(features).mean(axis=0).tolist(), strict=True)),
     }  # fmt: skip
 
 
 def _parameters(config: dict[str, Any]) -> dict[str, Any]:
     """What MLflow shows as parameters: single values, the ranker's own with their LightGBM names."""
     single = {name: value for name, value in config.items() if not isinstance(value, dict)}
-    return {**single, **config["ranker"], **config["windows"]}
+    return {**single, **config["ranker"], "label_windows": len(config["windows"]["labels"])}
 
 
 def _export(

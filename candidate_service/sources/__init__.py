@@ -41,5 +41,5 @@ def _classes(module: str) -> list[type[Source]]:
     return [
         member
         for member in members
-        if inspect.isclass(member) and issubclass(member, Source) and member is not Source
+        if inspect.isclass(member) and issubclass(member, Source) and not inspect.isabstract(member)
     ]

@@ -11,12 +11,11 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from candidate_service.board import Board, Floats, Ints
 from candidate_service.history import History
 from candidate_service.source import (
     Answer,
-    Floats,
     Found,
-    Ints,
     Parameters,
     Source,
     Visit,
@@ -29,7 +28,7 @@ class Popular(Source):
 
     name = "popular"
     defaults: ClassVar[Parameters] = {
-        "weight": 0.1,
+        "weight": 0.05,
         "quota": 0.05,
         "half_life_days": 7.0,
         "floor": 0.01,
@@ -42,11 +41,11 @@ class Popular(Source):
         share = (counts / max(counts.sum(), 1e-12)).astype(np.float32)
         return {"share": share, "order": np.argsort(-share, kind="stable").astype(np.int32)}
 
-    def ask(self, visit: Visit) -> Answer:  # noqa: ARG002  # the same for everybody
+    def ask(self, visit: Visit, board: Board) -> Answer:  # the same for everybody
         return _Ranked(self.arrays["order"], self.arrays["share"])
 
 
-class _Ranked:
+class _Ranked(Answer):
     def __init__(self, order: Ints, share: Floats) -> None:
         self._order, self._share = order, share
 

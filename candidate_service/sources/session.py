@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy.typing as npt
 
+from candidate_service.board import Board
 from candidate_service.history import History
 from candidate_service.source import Answer, Parameters, Source, Sparse, Visit
 
@@ -19,11 +20,12 @@ class Session(Source):
 
     name = "session"
     defaults: ClassVar[Parameters] = {"weight": 2.0, "quota": 0.1, "decay": 0.8}
+    asked: ClassVar[dict[str, tuple[float, ...]]] = {"decay": (0.5, 0.8)}
 
     @classmethod
-    def build(cls, history: History, parameters: Parameters) -> dict[str, npt.NDArray[Any]]:  # noqa: ARG003  # nothing to remember
+    def build(cls, history: History, parameters: Parameters) -> dict[str, npt.NDArray[Any]]:
         return {}
 
-    def ask(self, visit: Visit) -> Answer:
+    def ask(self, visit: Visit, board: Board) -> Answer:
         order = visit.items.argsort()
         return Sparse(visit.items[order], self.parameters["decay"] ** visit.steps[order])

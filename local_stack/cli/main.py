@@ -41,9 +41,9 @@ def say(text: str = "") -> None:
 
 def assembled() -> click.Group:
     """The command with everything below it."""
-    from local_stack.cli import data, operate, parity, recommend, train
+    from local_stack.cli import data, evaluate, operate, parity, recommend, rules, train
 
-    for module in (operate, data, train, recommend, parity):
+    for module in (operate, data, train, evaluate, rules, recommend, parity):
         module.add_to(cli)
     return cli
 

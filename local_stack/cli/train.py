@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from contracts.release import Release, ReleaseStore
+from contracts.windows import WANTED_QUERIES
 from local_stack.cli.main import emit, json_option, say, settings
 
 
@@ -15,7 +18,21 @@ def add_to(cli: click.Group) -> None:
 
 @click.command()
 @click.option(
-    "--queries", default=12_000, show_default=True, help="Queries that the ranker learns from."
+    "--queries",
+    default=WANTED_QUERIES,
+    show_default=True,
+    type=click.IntRange(min=50),
+    help="Next clicks that the ranker learns from, over as many weeks as it takes.",
+)
+@click.option(
+    "--no-embedding",
+    is_flag=True,
+    help="Without the session encoder, which takes most of the time.",
+)
+@click.option(
+    "--parameters",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What `nextclick search` found: parameters of the ranker and weights of labels.",
 )
 @click.option(
     "--activate/--no-activate",
@@ -25,14 +42,19 @@ def add_to(cli: click.Group) -> None:
     help="Make the release live at once.",
 )
 @json_option
-def train(queries: int, activate_it: bool, as_json: bool) -> None:
+def train(
+    queries: int, no_embedding: bool, parameters: Path | None, activate_it: bool, as_json: bool
+) -> None:
     """From the lake to a live release: Spark, Feast, LightGBM, export, parity, switch."""
     from local_stack.cli.progress import StepProgress
     from local_stack.rebuild import STEPS, rebuild
     from local_stack.show import quality_table
+    from training.search import read_found
+    from training.train import Options
 
+    options = Options(queries=queries, embedding=not no_embedding, **read_found(parameters))
     with StepProgress(STEPS) as progress:
-        made = rebuild(settings(), progress, queries, activate_it)
+        made = rebuild(settings(), progress, options, activate_it)
     if as_json:
         emit(made.model_dump(mode="json"))
     else:

@@ -38,9 +38,9 @@ from contracts.events import (
     parse_price,
     parse_product,
 )
+from contracts.file_columns import columns_of, milliseconds, ordered_rows
 from contracts.settings import Settings
 from contracts.tables import Lake
-from local_stack.data.columns import columns_of, milliseconds, ordered_rows
 from orchestrator.consumer.lake import ParquetLake, schema_of
 
 BATCH_ROWS = 5_000

@@ -13,7 +13,7 @@ import pytest
 
 from candidate_service.client import LocalCandidates, RemoteCandidates
 from candidate_service.follow import LiveIndex
-from contracts.candidates import SOURCES, CandidateSet
+from contracts.candidates import SIGNALS, SOURCES, CandidateSet, unknown_signals
 from contracts.errors import ServiceError
 from contracts.settings import Settings
 
@@ -26,7 +26,7 @@ class _One:
     def candidates(self, items: Any, count: int, exclude: Any = ()) -> CandidateSet:
         assert (items, count, exclude) == (["b"], 5, [])
         values = np.zeros((1, len(SOURCES)), np.float32)
-        return CandidateSet(("a",), values, values)
+        return CandidateSet(("a",), values, values, unknown_signals(1))
 
 
 def _ask(handler: Handler, items: list[str]) -> tuple[CandidateSet, str]:
@@ -43,15 +43,23 @@ def test_null_is_nan_and_only_possible_ids_are_sent() -> None:
 
     def handler(request: httpx.Request) -> httpx.Response:
         sent.append(json.loads(request.content))
-        row = [None, 1.5, None, 0.25]
+        row = [None, 1.5, *[0.25] * (len(SOURCES) - 2)]
         return httpx.Response(
-            200, json={"version": "v9", "items": ["a"], "scores": [row], "ranks": [row]}
+            200,
+            json={
+                "version": "v9",
+                "items": ["a"],
+                "scores": [row],
+                "ranks": [row],
+                "signals": [[2.0] * len(SIGNALS)],
+            },
         )
 
     found, version = _ask(handler, ["a", "\ud800", "x" * 300, "✓"])
     assert sent == [{"items": ["a", "✓"], "count": 1000, "exclude": []}]
     assert (found.items, version) == (("a",), "v9")
-    np.testing.assert_array_equal(found.scores, [[np.nan, 1.5, np.nan, 0.25]])
+    np.testing.assert_array_equal(found.scores[0, :3], [np.nan, 1.5, 0.25])
+    assert (found.signals == 2).all()
 
 
 @pytest.mark.parametrize(

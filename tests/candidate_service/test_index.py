@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from candidate_service.__main__ import main
 from candidate_service.build import build_for
 from candidate_service.index import CandidateIndex, all_parameters, build_index
-from contracts.candidates import SOURCES, CandidateSet
+from contracts.candidates import SOURCES, CandidateSet, unknown_signals
 from contracts.errors import ReleaseError, UsageError
 from contracts.events import EventType
 from contracts.settings import Settings
@@ -55,7 +55,7 @@ class TestEachSource(Behaviour):
             columns, ranks = np.full(shape, np.nan, "f4"), np.full(shape, np.nan, "f4")
             column = SOURCES.index(source)
             columns[:, column], ranks[:, column] = scores, np.arange(1, len(found) + 1)
-            return CandidateSet(found, columns, ranks)
+            return CandidateSet(found, columns, ranks, unknown_signals(len(found)))
 
         return ask
 
@@ -85,11 +85,11 @@ def test_threads_share_an_index(index: CandidateIndex) -> None:
 
 
 def test_quotas_give_every_source_its_best(tmp_path: Path) -> None:
-    quotas = {name: {"quota": 0.25, "weight": 0.0} for name in SOURCES}
+    quotas = {name: {"quota": 0.1, "weight": 0.0} for name in SOURCES}
     quotas["popular"]["weight"] = 1.0
     version = _build(tmp_path, planted_rows(), parameters=quotas)
     index = CandidateIndex.load(tmp_path / version)
-    found = set(index.candidates(["i20", "i05"], 8).items)
+    found = set(index.candidates(["i20", "i05"], 20).items)
     for source in SOURCES:
         best, _ = index.propose(source, ["i20", "i05"], 2)
         assert set(best) <= found
@@ -151,9 +151,12 @@ def test_recent_clicks_are_more_popular(tmp_path: Path) -> None:
 
 def test_nearer_items_of_a_visit_go_together_more(tmp_path: Path) -> None:
     index = CandidateIndex.load(tmp_path / _build(tmp_path, visit("v", list("abcd"))))
-    found, scores = index.propose("covisitation", ["a"], 9)
+    found, scores = index.propose("sequential", ["a"], 9)
     assert found == ("b", "c", "d")
     np.testing.assert_allclose(scores / scores[0], [1, 1 / 2, 1 / 3], rtol=1e-3)
+    found, scores = index.propose("covisitation", ["b"], 9)
+    assert found[:2] == ("a", "c")  # before and after alike
+    np.testing.assert_allclose(scores / scores[0], [1, 1, np.exp(-1 / 3)], rtol=1e-3)
 
 
 def test_the_last_item_counts_most(tmp_path: Path) -> None:
@@ -174,32 +177,33 @@ def test_a_row_keeps_its_strongest_neighbours(tmp_path: Path) -> None:
 
 def test_own_items_come_back_latest_first(index: CandidateIndex) -> None:
     found, _ = index.propose("session", ["i01", "i02", "i03", "i01", "i09"], 10)
-    assert found == ("i01", "i03", "i02")
+    assert found == ("i09", "i01", "i03", "i02")
 
 
 def test_nearest_vectors(index: CandidateIndex) -> None:
     found, scores = index.propose("vector", ["i10"], 4)
-    assert set(found[:2]) == {"i09", "i11"}
-    np.testing.assert_allclose(scores[0], np.cos(2 * np.pi / 40), rtol=1e-5)
+    assert (
+        found[0] == "i10"
+    )  # itself; whether it may be proposed is said where the answer is merged
+    assert set(found[1:3]) == {"i09", "i11"}
+    np.testing.assert_allclose(scores[:2], [1, np.cos(2 * np.pi / 40)], rtol=1e-5)
 
 
-def test_an_inverted_file_finds_what_the_exact_search_finds(tmp_path: Path) -> None:
+def test_codes_find_what_the_exact_search_finds(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     ids = [f"n{number:03d}" for number in range(500)]
     values = dict(zip(ids, generator.normal(size=(500, 8)).tolist(), strict=True))
     exact = CandidateIndex.load(tmp_path / _build(tmp_path, visit("v", ids), vectors(values)))
-    inverted = {"vector": {"exact_up_to": 100.0, "probes": 1000.0}}
-    near = CandidateIndex.load(
-        tmp_path / _build(tmp_path, visit("v", ids), vectors(values), inverted)
-    )
-    assert "vector.inverted_file" in near.manifest.files
+    coded = {"vector": {"exact_up_to": 100.0, "rescored": 4.0}}
+    near = CandidateIndex.load(tmp_path / _build(tmp_path, visit("v", ids), vectors(values), coded))
+    assert "vector.codes" in near.manifest.files
     assert near.propose("vector", ["n000"], 50)[0] == exact.propose("vector", ["n000"], 50)[0]
 
 
 def test_without_vectors_the_others_answer(tmp_path: Path) -> None:
     index = CandidateIndex.load(tmp_path / _build(tmp_path, planted_rows()))
     assert (index.manifest.vectors, index.manifest.dimensions) == (0, 0)
-    assert index.candidates(["i05"], 10).items[0] == "i06"
+    assert index.candidates(["i05"], 10, ["i05"]).items[0] == "i06"
     assert index.propose("vector", ["i05"], 10)[0] == ()
 
 
@@ -301,6 +305,7 @@ def test_build_from_the_offline_store(tmp_path: Path, monkeypatch: pytest.Monkey
     assert manifest.vectors == 40
     assert steps == ["read events", *[f"build {name}" for name in SOURCES], "write index"]
     assert CandidateIndex.load(settings.indexes / manifest.version).version == manifest.version
+    assert build_for(settings, CUTOFF, embedding=False).vectors == 0
     monkeypatch.setattr(Settings, "from_environment", lambda: settings)
     assert main([str(CUTOFF)]) == 0
     assert main(["5"]) == 2

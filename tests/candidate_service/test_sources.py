@@ -12,7 +12,7 @@ import pytest
 
 from candidate_service.device import on_best_device, why_no_gpu
 from candidate_service.sources import check_names, source_classes
-from contracts.candidates import SOURCES
+from contracts.candidates import OF_ANSWER, SIGNALS, SOURCES
 from contracts.errors import UsageError
 
 
@@ -20,17 +20,20 @@ def test_every_named_source_has_its_class() -> None:
     classes = source_classes()
     assert tuple(classes) == SOURCES
     assert all({"weight", "quota"} <= set(cls.defaults) for cls in classes.values())
+    assert all({"weight", "quota", *cls.asked} <= set(cls.defaults) for cls in classes.values())
+    signals = [name for cls in classes.values() for name in cls.signals]
+    assert (*OF_ANSWER, *signals) == SIGNALS
     assert sum(cls.defaults["quota"] for cls in classes.values()) <= 1
 
 
 def test_a_source_that_is_not_named_is_told() -> None:
-    with pytest.raises(UsageError, match=r"\['knn'\] are not in SOURCES"):
-        check_names([*SOURCES, "knn"], SOURCES)
+    with pytest.raises(UsageError, match=r"\['other'\] are not in SOURCES"):
+        check_names([*SOURCES, "other"], SOURCES)
 
 
 def test_a_name_without_a_source_is_told() -> None:
-    with pytest.raises(UsageError, match=r"names \['knn'\], for which no class"):
-        check_names(SOURCES, [*SOURCES, "knn"])
+    with pytest.raises(UsageError, match=r"names \['other'\], for which no class"):
+        check_names(SOURCES, [*SOURCES, "other"])
 
 
 def test_why_no_gpu() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from contracts.deadline import Deadline
 from contracts.errors import InvalidEvent, UsageError, shown
 from contracts.settings import PREFIX, Settings
-from contracts.windows import WEEK_MS, Windows
+from contracts.windows import LEAST_PAST, WEEK_MS, Windows
 
 SECRET = {"REDIS_PASSWORD": "sesame"}
 
@@ -89,21 +89,32 @@ def test_a_deadline_runs_out_and_stays_out() -> None:
 times = st.integers(0, 2 * 10**12)
 
 
-@given(times, st.integers(0, 400 * 24 * 3600 * 1000))
-def test_windows_cover_the_end_of_the_history(first: int, length: int) -> None:
+@given(times, st.integers(0, 400 * 24 * 3600 * 1000), st.integers(0, 5))
+def test_windows_cover_the_end_of_the_history(first: int, length: int, wanted: int) -> None:
     last = first + length
-    windows = Windows.of(first, last)
-    assert first <= windows.label_start <= windows.test_start <= windows.end == last + 1
-    assert windows.end - windows.test_start == windows.test_start - windows.label_start
-    assert windows.cutoffs == (windows.label_start, windows.test_start, windows.end)
-    # at least half of the history makes the candidates that are learned from
-    assert (windows.label_start - first) * 2 >= length
+    windows = Windows.of(first, last, lambda start, end: 1, wanted)
+    assert windows.end == last + 1
+    size = windows.end - windows.test_start
+    end = windows.test_start
+    for window in windows.labels:
+        assert window == (end - size, end)  # one behind the other, each as long as the test window
+        end = window[0]
+    # what is learned from has a share of what was before the test window as its past
+    least = LEAST_PAST * (windows.test_start - first)
+    assert len(windows.labels) == 1 or end - first >= least
+    assert windows.cutoffs == tuple(sorted(windows.cutoffs))
 
 
 def test_a_long_history_has_windows_of_a_week() -> None:
-    windows = Windows.of(0, 10 * WEEK_MS - 1)
-    assert windows == Windows(8 * WEEK_MS, 9 * WEEK_MS, 10 * WEEK_MS)
-    assert Windows.of(0, 2 * WEEK_MS - 1) == Windows(WEEK_MS, 3 * WEEK_MS // 2, 2 * WEEK_MS)
+    windows = Windows.of(0, 10 * WEEK_MS - 1, lambda start, end: 100, 100)
+    assert windows == Windows(((8 * WEEK_MS, 9 * WEEK_MS),), 9 * WEEK_MS, 10 * WEEK_MS)
+    more = Windows.of(0, 10 * WEEK_MS - 1, lambda start, end: 100, 250)
+    assert [start // WEEK_MS for start, _ in more.labels] == [8, 7, 6]
+    assert more.cutoffs == tuple(week * WEEK_MS for week in (6, 7, 8, 9, 10))
+    all_of_them = Windows.of(0, 10 * WEEK_MS - 1, lambda start, end: 0, 250)
+    assert [start // WEEK_MS for start, _ in all_of_them.labels] == [8, 7, 6, 5, 4, 3]
+    short = Windows.of(0, 2 * WEEK_MS - 1, lambda start, end: 9, 9)
+    assert short.labels == ((WEEK_MS, 3 * WEEK_MS // 2),)
 
 
 @given(st.recursive(st.none() | st.integers() | st.text() | st.binary(), st.lists))

@@ -221,10 +221,10 @@ class ProvenShop:
             Release(
                 version=version, created=at(NOON), ranker_version=1, mlflow_run="run",
                 index_version=self.index.version, features=RANKED, fingerprint=fingerprint(),
-                feature_service="ranker_v1", rules_version="none", metrics={}, parity=0.0,
+                feature_service="ranker_v1", rules_version="default", metrics={}, parity=0.0,
             )
         )  # fmt: skip
-        (store.path(version) / "rules.json").write_text('{"version": "none", "rules": []}')
+        (store.path(version) / "rules.json").write_text('{"version": "default"}')
         store.activate(version)
 
     def visit(self, session: str, items: Sequence[str], first: int, lag: int = 5) -> None:

@@ -63,7 +63,7 @@ def settings(tmp_path: Path) -> Settings:
     release = Release(
         version="v1", created=START, ranker_version=1, mlflow_run="run", index_version="index",
         features=FEATURES, fingerprint=fingerprint(FEATURES), feature_service="ranker_v1",
-        rules_version="rules", metrics={}, parity=0.0,
+        rules_version="none", metrics={}, parity=0.0,
     )  # fmt: skip
     store.add(release)
     store.activate("v1")

@@ -99,13 +99,18 @@ def test_another_model_gives_another_answer(shop: ProvenShop) -> None:
 
 def test_rules_of_the_release_are_told(shop: ProvenShop) -> None:
     answer = answered(shop)
-    assert (again(shop, answer).rules_version, again(shop, answer).rules) == ("none", ())
-    rules = shop.settings.releases / "r1/rules.json"
-    rules.write_text('{"version": "v7", "rules": [{"hide": "i01"}]}')
-    assert (again(shop, answer).rules_version, again(shop, answer).rules) == (
-        "v7",
-        ({"hide": "i01"},),
+    found = again(shop, answer)
+    assert (found.rules_version, found.rules, found.effects) == (
+        "default",
+        {"version": "default"},
+        (),
     )
+    rules = shop.settings.releases / "r1/rules.json"
+    rules.write_text('{"version": "default", "exclude_seen": true}')
+    assert again(shop, answer).rules == {"version": "default", "exclude_seen": True}
+    rules.write_text('{"version": "another"}')
+    with pytest.raises(ReleaseError, match=r"names the rules default, its file holds another"):
+        again(shop, answer)
 
 
 def test_an_unknown_answer_says_how_long_the_lake_takes(shop: ProvenShop) -> None:
@@ -140,7 +145,7 @@ def test_the_text_of_a_replay_names_sources_values_and_contributions(shop: Prove
     short, whole = replay_text(found, whole=False), replay_text(found, whole=True)
     assert "the same answer; release r1" in short
     assert f"1. {answer['items'][0]['item_id']}" in short
-    assert "rules applied: none (version none)" in short
+    assert "rules default: changed nothing here" in short
     assert "popular #" in short
     assert len(short) < len(whole)
     assert all(f" {name} " in whole for name in RANKED)
@@ -152,7 +157,7 @@ def test_the_text_of_the_proof_names_what_differs_and_what_was_left_out(shop: Pr
     shop.ask(NOON, K, session_id="s")
     shop.publications = shop.publications[1:]
     text = parity_text(shop.prove())
-    assert text.startswith(f"differing: {K} of ")
+    assert text.startswith(f"differing: {3 * K} of ")
     assert "views_7d" in text
     assert f"code {K}" in text
     assert "no materialisation of item_catalogue is on record" in text

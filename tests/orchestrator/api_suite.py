@@ -144,7 +144,7 @@ class ApiSuite:
         assert len(answer["items"]) == 20
         assert answer["degraded"] == []
         assert answer["release"]
-        stages = {"session", "candidates", "features", "matrix", "ranking", "total"}
+        stages = {"session", "candidates", "features", "matrix", "ranking", "rules", "total"}
         assert set(answer["timings_ms"]) == stages - {"session"}
         scores = [item["score"] for item in answer["items"]]
         assert scores == sorted(scores, reverse=True)

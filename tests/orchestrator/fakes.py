@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from contracts.candidates import SOURCES, CandidateSet
+from contracts.candidates import SOURCES, CandidateSet, unknown_signals
 from contracts.errors import ServiceError
 from contracts.events import Event, Topic
 from contracts.features import RANKED, fingerprint
@@ -104,7 +104,9 @@ class FakeFinder:
             if item in after:
                 ranks[row, SOURCES.index("session")] = after.index(item) + 1
             ranks[row, SOURCES.index("popular")] = ITEMS.index(item) + 1
-        return CandidateSet(tuple(chosen), np.float32(1) / ranks, ranks)
+        return CandidateSet(
+            tuple(chosen), np.float32(1) / ranks, ranks, unknown_signals(len(chosen))
+        )
 
 
 @dataclass

@@ -54,9 +54,9 @@ def ids(answer: dict[str, Any]) -> list[str]:
 
 
 # After i7 the session source proposes i8 (rank 1) to i17; the fake ranker scores by its score,
-# then by price. Cold, it ranks by price alone: of the 150 most popular, i149 first.
+# then by price. Cold, it ranks by price alone: of the 100 most popular, i99 first.
 AFTER_I7 = [f"i{number}" for number in range(8, 18)]
-COLD = [f"i{number}" for number in range(149, 139, -1)]
+COLD = [f"i{number}" for number in range(99, 89, -1)]
 
 
 def test_the_way_of_a_request(world: FakeWorld) -> None:
@@ -68,7 +68,7 @@ def test_the_way_of_a_request(world: FakeWorld) -> None:
     assert answer["items"][0]["sources"] == ["session", "popular"]
     assert answer["items"][0]["score"] == pytest.approx(10_008)
     assert set(answer["timings_ms"]) == {
-        "session", "candidates", "features", "matrix", "ranking", "total"
+        "session", "candidates", "features", "matrix", "ranking", "rules", "total"
     }  # fmt: skip
 
 
@@ -97,6 +97,24 @@ def test_matrix_holds_what_the_contracts_say(world: FakeWorld) -> None:
     assert version == 1
 
 
+def test_events_without_times_happened_as_they_are_told(world: FakeWorld) -> None:
+    for told in (["i50", "i7"], ["i7", "i50"], ["i3", "i9", "i3"]):
+        events = [{"type": "click", "item_id": item} for item in told]
+        ask(world, events=events)
+        assert world.finder.asked[-1] == told
+
+
+def test_a_returning_visitor_begins_a_new_visit(world: FakeWorld) -> None:
+    """Within one session id: after a long pause what was seen before it says nothing."""
+    send(world, click("i50", NOW - 50 * MINUTE), click("i7", NOW - MINUTE))
+    answer = ask(world, session_id="s", k=10)
+    assert world.finder.asked[-1] == ["i7"]
+    assert ids(answer) == AFTER_I7
+    send(world, click("i60", NOW - 90 * MINUTE, session="gone"))
+    ask(world, session_id="gone", k=10)
+    assert world.finder.asked[-1] == []  # only what is popular
+
+
 def test_the_answer_tells_how_many_events_of_the_visit_it_knew(world: FakeWorld) -> None:
     send(world, click("i5", NOW - 50 * MINUTE), click("i7", NOW - MINUTE))  # two visits
     asked = [ask(world, session_id="s", events=events) for events in ([], [click("i3", NOW)])]
@@ -109,7 +127,7 @@ def test_item_features_are_asked_once_for_candidates_and_visited(world: FakeWorl
     visited = [click(item, NOW + place) for place, item in enumerate(["i7", "i3", "i7", "new"])]
     ask(world, events=visited, session_id="s")
     [asked] = world.store.asked
-    assert len(asked) == len(set(asked)) == 151
+    assert len(asked) == len(set(asked)) == 101
     assert asked[-1] == "new"
 
 
@@ -234,8 +252,8 @@ def test_ranking_down_gives_the_order_of_candidates(world: FakeWorld) -> None:
 
 def test_candidates_down_gives_popular_items(world: FakeWorld) -> None:
     candidates_down(world)
-    answer = ask(world, events=[click("i7")], k=3, exclude=["i149"])
-    assert ids(answer) == ["i148", "i147", "i146"]
+    answer = ask(world, events=[click("i7")], k=3, exclude=["i99"])
+    assert ids(answer) == ["i98", "i97", "i96"]
     assert answer["items"][0]["sources"] == ["popular"]
 
 
@@ -267,7 +285,7 @@ def test_a_switch_under_a_request_ranks_with_the_new_release(world: FakeWorld) -
 
     world.ranker.rank = switch_first  # type: ignore[method-assign]
     answer = ask(world, k=1)
-    assert (answer["release"], answer["degraded"], ids(answer)) == ("r2", [], ["i149"])
+    assert (answer["release"], answer["degraded"], ids(answer)) == ("r2", [], ["i99"])
 
 
 # --- what is logged ------------------------------------------------------------------------------
@@ -284,7 +302,7 @@ def test_impression_and_served_rows(world: FakeWorld) -> None:
     [rows] = world.impressions.of(Topic.served)
     served = ServedRows.model_validate_json(rows.to_json())
     assert (served.features, served.items, served.time) == (list(RANKED), ids(answer), NOW)
-    assert (served.asked_at, served.index, served.candidates) == (NOW, "index-1", 150)
+    assert (served.asked_at, served.index, served.candidates) == (NOW, "index-1", 100)
     assert (served.session_version, served.visited) == (-1, ["i7"])
     assert [event["item_id"] for event in served.events] == ["i7"]
     assert served.visited_versions["item_catalogue"] == [5007]

@@ -11,9 +11,9 @@ import pytest
 from contracts.errors import UsageError
 from contracts.events import Device, EventType, Reason, parse_event
 from contracts.features import of_view
+from contracts.item_features import ITEM_FEATURES, check_declared
 from spark_jobs.clean import parse_row
 from spark_jobs.item_days import ItemDays
-from spark_jobs.item_features import ITEM_FEATURES, check_declared
 from spark_jobs.jobs import JOBS, in_order
 from spark_jobs.main import main
 from spark_jobs.session import write_code_archive

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import given
 
-from contracts.events import CLICK_TYPES
+from contracts.events import CLICK_TYPES, EventType
 from contracts.session import KEPT_EVENTS, SessionState, fold, items_of, visit
 from contracts.tables import OFFLINE_COLUMNS, Offline
 from spark_jobs.queries import query_rows
@@ -102,6 +102,14 @@ def _in_the_end(sent: list[Told]) -> list[Told]:
     return sorted(acted, key=lambda each: each.event)
 
 
+def _kind(acted: list[Told], clicked: int, label: str) -> str:
+    """What became of the label in the rest of the session, which is one visit."""
+    visited = {e.event.type for e in acted if e.event.item == label and e.event.time >= clicked}
+    if EventType.checkout in visited:
+        return "purchase"
+    return "cart" if EventType.add_to_cart in visited else "click"
+
+
 def _plainly(session: list[Told]) -> Iterable[dict[str, Any]]:
     acted = [each for each in session if each.event.type != BEAT]
     times = sorted({each.event.time for each in acted})
@@ -118,5 +126,5 @@ def _plainly(session: list[Told]) -> Iterable[dict[str, Any]]:
         if labels:
             yield {
                 "visit": "s", "session_id": "s", "moment": moment, "visited": visited,
-                "label": labels[0], "label_time": following,
+                "label": labels[0], "label_time": following, "kind": _kind(acted, following, labels[0]),
             }  # fmt: skip

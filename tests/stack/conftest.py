@@ -18,8 +18,23 @@ from local_stack.data.generate import Shop, write_shop
 from local_stack.ingest import ingest
 from local_stack.rebuild import STEPS, rebuild
 from local_stack.services import INFRASTRUCTURE
+from training.train import Options
 
 PORTS = tuple(name for name in Settings.model_fields if name.endswith("_port"))
+
+
+SHARED = ("trained", "infrastructure")
+"""Stacks that tests share: whose tests run on one worker, for a stack is started once a worker, and
+some tests take its parts away."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups for `--dist loadgroup`: those of a shared stack, else those of a file."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        shared = next((name for name in SHARED if name in fixtures), item.path.name)
+        item.add_marker(pytest.mark.xdist_group(shared))
 
 
 def free_ports(count: int) -> list[int]:
@@ -85,7 +100,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, shop_end: int) -> Iterator
         stack.up(settings, report=print)
         with StepProgress(2 + STEPS) as progress:
             ingest(settings, file, progress)
-            rebuild(settings, progress, queries=4000, activate_it=True)
+            rebuild(settings, progress, Options(queries=4000), activate_it=True)
         yield settings
     finally:
         stack.down(settings)

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import strategies as st
 
-from contracts.candidates import SOURCES, CandidateSet
+from contracts.candidates import SIGNALS, SOURCES, CandidateSet
 from contracts.events import EventType
 from contracts.features import DType, of_view
-from contracts.pair import CatalogueColumns, pair_features
+from contracts.pair import KNOWN, CatalogueColumns, pair_features
 from contracts.session import SessionEvent, SessionState, items_of, session_features, visit
 from contracts.tables import OFFLINE_COLUMNS, Offline
 from feast_engine.writer import ViewWrite
@@ -147,12 +147,17 @@ def pair_inputs(at: int) -> tuple[pd.DataFrame, dict[str, np.ndarray[Any, Any]]]
     columns: dict[str, list[Any]] = {}
     expected: dict[str, list[float]] = {}
     catalogue = {row["item_id"]: row for row in catalogue_rows()}  # the later row stays
+    for row in activity_rows():
+        if row["event_timestamp"] == NOON - DAY:  # the newest that is known at noon
+            catalogue[row["item_id"]]["views_7d"] = row["views_7d"]
     for session, whole in STATES.items():
         visited = items_of(visit(whole, at))
         items = ("plain", "-1", "unknown")
         ranks = np.full((3, len(SOURCES)), np.nan, np.float32)
         ranks[0, 1], ranks[1] = 3, range(1, len(SOURCES) + 1)
-        found = CandidateSet(items, (ranks / 2).astype(np.float32), ranks)
+        signals = np.arange(3 * len(SIGNALS), dtype=np.float32).reshape(3, -1)
+        signals[2] = np.nan
+        found = CandidateSet(items, (ranks / 2).astype(np.float32), ranks, signals)
         values = pair_features(visited, known(catalogue, visited), found, known(catalogue, items))
         rows: dict[str, list[Any]] = {
             "session_id": [session] * 3,
@@ -161,10 +166,13 @@ def pair_inputs(at: int) -> tuple[pd.DataFrame, dict[str, np.ndarray[Any, Any]]]
             "visited_category_ids": [[catalogue[i]["category_id"] for i in visited]] * 3,
             "visited_brand_ids": [[catalogue[i]["brand_id"] for i in visited]] * 3,
             "visited_prices": [[catalogue[i]["price"] for i in visited]] * 3,
+            "visited_views_7d": [[catalogue[i]["views_7d"] for i in visited]] * 3,
         }
         for place, source in enumerate(SOURCES):
             rows[f"source_{source}_score"] = found.scores[:, place].tolist()
             rows[f"source_{source}_rank"] = found.ranks[:, place].tolist()
+        for place, name in enumerate(SIGNALS):
+            rows[f"signal_{name}"] = found.signals[:, place].tolist()
         for name, cells in rows.items():
             columns.setdefault(name, []).extend(cells)
         for name, numbers in values.items():
@@ -176,12 +184,7 @@ def pair_inputs(at: int) -> tuple[pd.DataFrame, dict[str, np.ndarray[Any, Any]]]
 
 def known(catalogue: dict[str, Any], items: Any) -> CatalogueColumns:
     rows = [catalogue.get(item, {}) for item in items]
-    return CatalogueColumns.of(
-        {
-            name: [row.get(name, math.nan) for row in rows]
-            for name in ("category_id", "brand_id", "price")
-        }
-    )
+    return CatalogueColumns.of({name: [row.get(name, math.nan) for row in rows] for name in KNOWN})
 
 
 FLOATS = st.none() | st.floats(width=32, allow_nan=False, allow_infinity=False)

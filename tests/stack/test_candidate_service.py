@@ -161,7 +161,7 @@ def test_it_follows_the_release_and_survives_a_bad_one(live: str, settings: Sett
     first = ReleaseStore(settings.releases).get("first").index_version
     _activate(settings, "second", other.version)
     _wait(lambda: _version(live) == other.version)
-    assert _ask(live, ["i05"], 5).items == ("elsewhere",)
+    assert set(_ask(live, ["i05"], 5).items) == {"i05", "elsewhere"}
     _activate(settings, "broken", "no-such-index")
     time.sleep(2.5)  # two looks at the release
     assert _version(live) == other.version
@@ -226,7 +226,7 @@ def _activate(settings: Settings, version: str, index_version: str) -> None:
             features=(),
             fingerprint="",
             feature_service="ranker_v1",
-            rules_version="1",
+            rules_version="none",
             metrics={},
             parity=0,
         )

@@ -46,8 +46,13 @@ def test_sessions_and_items_are_measured_apart(shop: Settings, client: Any) -> N
     found = memory.memory_use(shop)
     assert found is not None
     assert set(found) == {"session", "item"}
-    one = client.memory_usage(layout_of("context", shop.feast_project).key("context0"), samples=0)
-    assert found["session"] == {"bytes": one, "measured": 3, "keys": 3, "exact": True}
+    layout = layout_of("context", shop.feast_project)
+    # not all the same: an allocator rounds up, and each node of a cluster has one of its own
+    each = [client.memory_usage(layout.key(f"context{number}"), samples=0) for number in range(3)]
+    assert found["session"]["bytes"] == pytest.approx(sum(each) / 3, abs=1)
+    assert {**found["session"], "bytes": 0} == {
+        "bytes": 0, "measured": 3, "keys": 3, "exact": True
+    }  # fmt: skip
     assert found["item"]["measured"] == memory.SAMPLE
     assert (found["item"]["keys"], found["item"]["exact"]) == (250, True)
     # twelve floats of five bytes under names of four, and the key

@@ -74,7 +74,8 @@ def seaweed(folder: Path) -> Iterator[Bucket]:
     command = [
         str(WEED), "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
         "-s3", f"-s3.config={folder / 's3.json'}", "-master.volumeSizeLimitMB=64",
-        "-volume.max=50", *(f"-{name}={port}" for name, port in listed.items()),
+        "-volume.max=50", "-s3.port.iceberg=0", "-s3.port.lance=0",  # fixed ports, and not looked at
+        *(f"-{name}={port}" for name, port in listed.items()),
     ]  # fmt: skip
     with (folder / "weed.log").open("wb") as log:
         server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from contracts.settings import Settings
+from local_stack import demo
 from local_stack.data.generate import Shop
 from local_stack.stack import status
 
@@ -134,3 +135,10 @@ def test_all_the_way_down_to_the_requests_own_events(
     assert expected in [item["item_id"] for item in answer["items"][:10]]
     assert answer["timings_ms"]["total"] < 3 * trained.deadline_ms
     eventually("degraded empties by itself", lambda: visitor.ask(events=events)["degraded"] == [])
+
+
+def test_the_visit_that_the_demo_shows_is_known_when_it_asks(trained: Settings) -> None:
+    shown = demo.live_answer(trained)
+    assert shown["answer"]["session"]["events"] == shown["accepted"] >= 3
+    assert shown["answer"]["degraded"] == []
+    assert any(set(item["sources"]) - {"popular"} for item in shown["answer"]["items"])

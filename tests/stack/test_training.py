@@ -29,7 +29,7 @@ from contracts.settings import Settings
 from contracts.tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP, OFFLINE_COLUMNS, Offline
 from training import export, parity, tracking
 from training.release import check_release
-from training.train import TrainingResult, train
+from training.train import Options, TrainingResult, train
 
 ITEMS, DAYS, VISITS_A_DAY, STEPS = 40, 32, 12, 4
 START = 1_700_000_000_000 // 86_400_000 * 86_400_000
@@ -142,7 +142,7 @@ def shop(infrastructure: Settings) -> Settings:
 
 @pytest.fixture(scope="module")
 def trained(shop: Settings) -> TrainingResult:
-    return train(shop, queries=600, report=print)
+    return train(shop, Options(queries=600), report=print)
 
 
 def test_the_planted_order_is_learned(trained: TrainingResult) -> None:

@@ -12,10 +12,10 @@ from pyspark.sql import functions as F  # noqa: N812  # Spark's own documentatio
 
 from contracts.events import EventType
 from contracts.features import TREND_WINDOWS, of_view
+from contracts.item_features import MEASURES
 from contracts.known import LATENESS_MS, counted_at
 from contracts.tables import LAKE_COLUMNS, OFFLINE_COLUMNS, Lake, Offline
 from spark_jobs.buckets import category_buckets, counted, facts, item_buckets
-from spark_jobs.item_days import MEASURES
 from spark_jobs.tables import spark_schema
 from spark_jobs.windows import DELAY_MS, changes, complete_until, usual_created, window_rows
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from contracts.candidates import SOURCES, CandidateSet
+from contracts.candidates import SOURCES, CandidateSet, unknown_signals
 from contracts.features import of_view
 from contracts.tables import EVENT_TIMESTAMP
 from training.dataset import FeatureReader
@@ -89,7 +89,7 @@ class FakeIndex:
             if item in after:
                 scores[row, SOURCES.index("covisitation")] = after[item]
                 ranks[row, SOURCES.index("covisitation")] = row + 1
-        return CandidateSet(tuple(chosen), scores, ranks)
+        return CandidateSet(tuple(chosen), scores, ranks, unknown_signals(len(chosen)))
 
 
 @dataclass

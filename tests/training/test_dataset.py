@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contracts.candidates import SOURCES, CandidateSet
+from contracts.candidates import SOURCES, CandidateSet, unknown_signals
 from contracts.features import RANKED
 from training import dataset
 from training.dataset import Listed
@@ -19,7 +19,7 @@ DAY = 86_400_000
 
 def candidate_set(items: Sequence[str]) -> CandidateSet:
     ranks = np.tile(np.arange(1, len(items) + 1, dtype=np.float32)[:, None], (1, len(SOURCES)))
-    return CandidateSet(tuple(items), -ranks, ranks)
+    return CandidateSet(tuple(items), -ranks, ranks, unknown_signals(len(items)))
 
 
 def query(visited: Sequence[str], label: str, moment: int = 0, session: str = "s") -> Query:

@@ -53,7 +53,20 @@ def test_clicks_are_known_before_the_cutoff_and_are_of_interest(
         },
     )
     assert history.clicks(settings, 50)["item_id"].to_pylist() == ["a", "c"]
-    assert history.windows(settings) == Windows.of(10, 60)
+    write(tmp_path, "queries", {"moment": [10, 20, 40, 50], "label_time": [15, 30, 45, 60]})
+    counts = {(36, 48): 1}
+    assert history.windows(settings) == Windows.of(10, 60, lambda *window: counts.get(window, 0))
+
+
+def test_an_event_of_long_ago_does_not_stretch_the_history(
+    settings: Settings, tmp_path: Path
+) -> None:
+    times = [10, *range(10**12, 10**12 + 2000)]
+    write(tmp_path, "events_clean", {"time": times, "received": times})
+    write(tmp_path, "queries", {"moment": [10**12], "label_time": [10**12]})
+    found = history.windows(settings)
+    assert found == Windows.of(10**12 + 1, 10**12 + 1999, lambda start, end: 0)
+    assert found.labels[-1][0] > 10**12
 
 
 def test_missing_and_wrong_tables_are_named(settings: Settings, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def within(queries: list[Query], start: int, end: int) -> list[Query]:
 def learned(visits: Any, queries: list[Query], make_index: Any, make_reader: Any) -> ranker.Fitted:
     index = make_index(visits, LABEL_START)
     listed = dataset.propose(within(queries, LABEL_START, TEST_START), index, 50)
-    return ranker.fit(dataset.rows_of(dataset.with_negatives(listed, 0), make_reader()))
+    return ranker.fit([dataset.rows_of(dataset.with_negatives(listed, 0), make_reader())])
 
 
 @pytest.fixture(scope="module")
@@ -111,14 +111,47 @@ def test_the_same_seed_gives_the_same_model(
     index = make_index(visits, LABEL_START)
     entries = dataset.propose(within(queries, LABEL_START, TEST_START)[:200], index, 30)
     rows = dataset.rows_of(dataset.with_negatives(entries, 0), make_reader())
-    one, two = (ranker.fit(rows, seed=7).booster.model_to_string() for _ in range(2))
+    one, two = (ranker.fit([rows], seed=7).booster.model_to_string() for _ in range(2))
     assert one == two
+
+
+def test_the_newest_window_decides_where_older_ones_are_enough(
+    visits: Any, queries: list[Query], make_index: Any, make_reader: Any
+) -> None:
+    index = make_index(visits, LABEL_START)
+    entries = dataset.propose(within(queries, LABEL_START, TEST_START)[:300], index, 30)
+    rows = dataset.rows_of(dataset.with_negatives(entries, 0), make_reader())
+    newest, older = rows.part(0, 100), rows.part(100, len(rows.sizes))
+    earlier, later = ranker.validation_split([newest, older])
+    assert (len(earlier.sizes), len(later.sizes)) == (len(older.sizes), 100)
+    np.testing.assert_array_equal(later.features, newest.features)
+    earlier, later = ranker.validation_split([older, newest])  # too few older ones: some of both
+    assert len(earlier.sizes) == 100 + int(0.8 * len(older.sizes))
+    assert earlier.query.tolist() == sorted(earlier.query.tolist())
+    assert len(earlier.label) == earlier.sizes.sum()
+
+
+def test_weights_of_labels_reach_the_ranker(
+    visits: Any, queries: list[Query], make_index: Any, make_reader: Any
+) -> None:
+    index = make_index(visits, LABEL_START)
+    asked = within(queries, LABEL_START, TEST_START)[:200]
+    bought = [
+        query._replace(kind="purchase") if row % 3 == 0 else query
+        for row, query in enumerate(asked)
+    ]
+    entries = dataset.with_negatives(dataset.propose(bought, index, 30), 0)
+    rows = dataset.rows_of(entries, make_reader(), {"purchase": 5.0})
+    assert set(rows.weight.tolist()) == {1.0, 5.0}
+    plain = dataset.rows_of(entries, make_reader())
+    models = [ranker.fit([each], seed=7).booster.model_to_string() for each in (rows, plain)]
+    assert models[0] != models[1]
 
 
 def test_too_few_queries_are_named(make_reader: Any, listed: list[Listed]) -> None:
     rows = dataset.rows_of(dataset.with_negatives(listed[:10], 0), make_reader())
     with pytest.raises(UsageError, match="at least 50"):
-        ranker.fit(rows)
+        ranker.fit([rows])
 
 
 def test_the_summary_tells_candidate_recall_by_source(listed: list[Listed]) -> None:

@@ -13,6 +13,7 @@ import pytest
 from contracts.errors import ReleaseError
 from contracts.features import FEATURE_SERVICE, RANKED, fingerprint
 from contracts.release import Release, ReleaseStore
+from contracts.rules import DEFAULT, Rules
 from contracts.settings import Settings
 from training import release
 from training.evaluate import Evaluated
@@ -53,7 +54,7 @@ def test_a_release_says_what_it_is_made_of(settings: Settings) -> None:
     assert release_.feature_service == FEATURE_SERVICE
     assert release_.ranker_version == 3
     folder = settings.releases / release_.version
-    assert json.loads((folder / "rules.json").read_text()) == {"version": "none", "rules": []}
+    assert json.loads((folder / "rules.json").read_text()) == {"version": "default"}
     reference = pq.read_table(folder / "reference.parquet")
     assert reference.column_names == [*RANKED, "item_id", "score"]
     assert reference["item_id"].to_pylist() == ["i0", "i1", "i2"]
@@ -93,3 +94,28 @@ def test_an_index_that_is_not_there_is_named(settings: Settings) -> None:
 def test_figures_are_the_numbers_of_the_result() -> None:
     document = {"quality": {"ranker": {"mrr_10": 0.5}}, "queries": 3, "rule": "text"}
     assert flat(document) == {"quality.ranker.mrr_10": 0.5, "queries": 3.0}
+
+
+def test_rules_stay_until_others_are_named(settings: Settings, tmp_path: Path) -> None:
+    store = ReleaseStore(settings.releases)
+    assert release.rules_of(settings) == DEFAULT
+    first = made(settings, 1)
+    store.activate(first.version)
+    spring = Rules(version="spring", exclude_seen=True)
+    second = release.with_rules(settings, first, spring, NOON + timedelta(hours=1))
+    assert second.version != first.version
+    assert store.rules(second) == spring
+    assert (store.path(second.version) / "reference.parquet").is_file()
+    assert release.rules_of(settings) == DEFAULT  # not live yet
+    store.activate(second.version)
+    assert release.rules_of(settings) == spring
+    (tmp_path / "mine.json").write_text('{"version": "mine"}')
+    named = settings.model_copy(update={"rules": tmp_path / "mine.json"})
+    assert release.rules_of(named).name == "mine"
+
+
+def test_rules_that_were_changed_in_a_release_are_refused(settings: Settings) -> None:
+    store, found = ReleaseStore(settings.releases), made(settings, 1)
+    (store.path(found.version) / "rules.json").write_text('{"exclude_seen": true}')
+    with pytest.raises(ReleaseError, match="it was changed"):
+        store.rules(found)

@@ -1,0 +1,199 @@
+"""`evaluate` and `search`, as a shell sees them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.test_cli import run
+from tests.training.evaluation import tables
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("table")
+    train, test = tables.sessions(400, 1), tables.sessions(60, 2)
+    return tables.write(folder / "t.parquet", train, test)
+
+
+QUICK = ("--no-embedding", "--no-mlflow", "--queries", "500")
+
+
+def test_figures_as_json_and_as_text(table: Path, tmp_path: Path) -> None:
+    command = ("evaluate", str(table), *QUICK, "--peer-queries", "0", "--work", str(tmp_path / "w"))
+    done = run(tmp_path, *command, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["dataset"] == "t.parquet"
+    assert document["hit_rate@20"]["value"] > 0.7
+    assert "fit the ranker" in done.stderr
+    again = run(tmp_path, *command)
+    assert f"{document['hit_rate@20']['value']:.4f}" in again.stdout
+    assert "fit the ranker" not in again.stderr  # it went on from where it was
+
+
+def test_a_search_is_written_for_the_training(table: Path, tmp_path: Path) -> None:
+    space, out = tmp_path / "space.json", tmp_path / "found.json"
+    space.write_text('{"num_leaves": [4, 8]}')
+    done = run(
+        tmp_path, "search", str(table), *QUICK, "--trials", "2", "--space", str(space),
+        "--out", str(out), "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["trials"] == 3
+    assert set(json.loads(out.read_text())) == {"ranker", "label_weights"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "give a session table, or --events"),
+        (("TABLE", "--events", "TABLE"), "one of them"),
+        (("TABLE", "--without", "nonsense"), "neither a source"),
+        (("TABLE", "--rules", "TABLE"), "rules"),
+        (("TABLE", "--parameters", "TABLE"), "is no result of a search"),
+        (("--events", "TABLE"), "session"),
+        (("nowhere.parquet",), "does not exist"),
+    ],
+)
+def test_wrong_use_is_told(
+    table: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    given = [str(table) if each == "TABLE" else each for each in arguments]
+    done = run(tmp_path, "evaluate", *given, *QUICK)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- a table as CSV, a shop's events, what options do ---------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 sessions to learn from, 60 to ask."""
+    path = tmp_path_factory.mktemp("csv") / "sessions.csv"
+    lines = [
+        f"{number},{place},{item},{'train' if number < 400 else 'test'}\n"
+        for number, session in enumerate([*tables.sessions(400, 1), *tables.sessions(60, 2)])
+        for place, item in enumerate(session)
+    ]
+    path.write_text("session_idx,position,item_id,split\n" + "".join(lines))
+    return path
+
+
+def evaluated(home: Path, *arguments: str) -> dict[str, Any]:
+    done = run(home, "evaluate", *arguments, *QUICK, "--peer-queries", "0", "--json")
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)  # and nothing else
+    return document
+
+
+def test_a_csv_gives_its_figures_and_another_run_of_it_begins_anew_where_that_is_asked(
+    csv: Path, tmp_path: Path
+) -> None:
+    work = ("--no-tuning", "--work", str(tmp_path / "w"))
+    found = evaluated(tmp_path, str(csv), *work)
+    assert found["dataset"] == "sessions.csv"
+    assert found["prefixes"] == sum(len(session) - 1 for session in tables.sessions(60, 2))
+    assert {"hit_rate@10", "mrr@20", "recall@100", "lists", "segments", "baselines"} <= set(found)
+    assert "mlflow_run" not in found
+    assert not (tmp_path / "evaluations").exists()
+    again = run(tmp_path, "evaluate", str(csv), *QUICK, "--peer-queries", "0", *work, "--fresh")
+    assert again.returncode == 0
+    assert "fit the ranker" in again.stderr
+
+
+def test_what_is_left_out_is_not_used_and_without_tuning_nothing_else_is_asked_otherwise(
+    csv: Path, tmp_path: Path
+) -> None:
+    found = evaluated(tmp_path, str(csv), "--without", "sequential", "--no-tuning", "--seed", "3")
+    assert found["learned"]["sources"] == {"sequential": {"weight": 0.0, "quota": 0.0}}
+    options = found["options"]
+    assert options["without_sources"] == ["sequential"]
+    assert "sequential_score" in options["without"]
+    assert (options["seed"], options["queries"], options["tune"]) == (3, 500, False)
+    importance = found["learned"]["importance"]
+    assert all(gain == 0 for name, gain in importance.items() if name.startswith("sequential_"))
+    assert len(list((tmp_path / "evaluations").iterdir())) == 1  # of the shop's home
+
+
+def test_events_of_a_shop(tmp_path: Path) -> None:
+    """Columns by other names; carts, the third event of a visit, are left out."""
+    begin, day = 1_700_000_000, 86_400
+    sessions = tables.sessions(500, 1)
+    lines = [
+        f"s{number},{item},{begin + number * 28 * day // 500 + 60 * place},{'cart' if place == 2 else 'view'}\n"
+        for number, session in enumerate(sessions)
+        for place, item in enumerate(session)
+    ]
+    path = tmp_path / "events.csv"
+    path.write_text("who,what,at,how\n" + "".join(lines))
+    named = ("--events", str(path), "--map", "session=who,item=what,time=at,type=how")
+    found = evaluated(tmp_path, *named, "--no-tuning", "--views-only", "--test-days", "8")
+    assert found["dataset"] == "events.csv"
+    assert found["hit_rate@20"]["value"] > 0.5
+    assert found["segments"]["returning session"]["prefixes"] == 0
+    train, rest = 500 * 20 // 28, [1 if len(each) > 2 else 0 for each in sessions]
+    views = sum(len(each) - rest[row] for row, each in enumerate(sessions[: train + 1]))
+    assert abs(found["train_events"] - views) <= 5  # one visit lies on the border
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("TABLE", "--queries", "10"), "--queries"),
+        (("TABLE", "--seed", "-1"), "--seed"),
+        (("--events", "TABLE", "--test-days", "0"), "--test-days"),
+        (("--events", "TABLE", "--min-item-views", "0"), "--min-item-views"),
+        (("--events", "TABLE", "--map", "session"), "--map"),
+        (("TABLE", "--without", "sequential", "--without", "nonsense"), "--without nonsense"),
+    ],
+)
+def test_wrong_values_name_their_option(
+    csv: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    given = [str(csv) if each == "TABLE" else each for each in arguments]
+    done = run(tmp_path, "evaluate", *given, "--no-embedding", "--no-mlflow", "--json")
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_table_that_is_none_says_what_came_and_what_is_needed(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.csv"
+    path.write_text("session,item\n1,a\n")
+    done = run(tmp_path, "evaluate", str(path), *QUICK, "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    told = " ".join(done.stderr.split())
+    assert "found session, item" in told
+    assert "session_idx, position, item_id, split" in told
+
+
+def test_a_space_that_is_none_ends_a_search_before_it_begins(csv: Path, tmp_path: Path) -> None:
+    space = tmp_path / "space.json"
+    space.write_text('{"num_leaves": {"low": 9, "high": 4}}')
+    done = run(tmp_path, "search", str(csv), *QUICK, "--space", str(space), "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no range" in done.stderr
+    assert "label windows" not in done.stderr
+
+
+def test_another_mapping_of_the_same_file_is_another_run(tmp_path: Path) -> None:
+    """Once the items of the file, once all of them the same two in turn."""
+    begin, day = 1_700_000_000, 86_400
+    lines = [
+        f"s{number},{item},{'xy'[place % 2]},{begin + number * 28 * day // 500 + 60 * place},view\n"
+        for number, session in enumerate(tables.sessions(500, 1))
+        for place, item in enumerate(session)
+    ]
+    path = tmp_path / "events.csv"
+    path.write_text("who,what,other,at,how\n" + "".join(lines))
+    named = ("--events", str(path), "--no-tuning", "--work", str(tmp_path / "w"), "--map")
+    columns = "session=who,time=at,type=how,item="
+    first, second = (evaluated(tmp_path, *named, columns + item) for item in ("what", "other"))
+    assert (first["items"], second["items"]) == (tables.ITEMS, 2)
+    assert len(list((tmp_path / "w").glob("run-*"))) == 2

@@ -1,0 +1,231 @@
+"""Files that an evaluation reads: a session table, or a shop's events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from contracts.errors import UsageError
+from contracts.events import CLICK_TYPES, EventType
+from contracts.features import text_id
+from contracts.file_columns import columns_of, ordered_rows
+from contracts.tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP
+from contracts.windows import WEEK_MS
+from training.evaluation.shop import Shop
+
+EPOCH_MS = int(datetime(2020, 1, 6, tzinfo=UTC).timestamp() * 1000)
+"""When a table without times begins: a Monday's midnight."""
+STEP_MS = 1000
+"""From one click to the next in a table without times."""
+TIMELESS = frozenset(
+    {"hour", "weekday", "session_duration", "session_mean_gap", "session_last_gap"}
+)
+"""Features that a table without times cannot tell."""
+UNTOLD = frozenset(
+    {"session_last_position", "device", "traffic_source", "impressions_7d", "click_rate_7d"}
+)
+"""Features that neither kind of file tells."""
+SESSION_COLUMNS = ("session_idx", "position", "item_id", "split")
+TYPES = {
+    "item_view": EventType.item_view, "view": EventType.item_view, "click": EventType.click,
+    "add_to_cart": EventType.add_to_cart, "cart": EventType.add_to_cart,
+    "addtocart": EventType.add_to_cart, "checkout": EventType.checkout,
+    "purchase": EventType.checkout, "transaction": EventType.checkout,
+}  # fmt: skip
+"""Names of types in files that an evaluation knows; other types are left out."""
+
+
+def session_table(path: Path) -> Shop:
+    """A table with `session_idx` (in time order), `position`, `item_id` and `split` (train or test),
+    Parquet or CSV. It has no times: the test part counts as one week, and what comes before it in
+    proportion to its number of sessions. UsageError says what is wrong with the table."""
+    with _database(path) as database:
+        _need(database, path, SESSION_COLUMNS)
+        (other, empty) = database.execute(_ODD).fetchall()[0]
+        if other or empty:
+            raise UsageError(
+                f"{path}: {other} rows have a split that is neither train nor test, {empty} lack a"
+                " session, a position or an item; mend or drop them"
+            )
+        train, test, last, first, clicks = database.execute(_PARTS).fetchall()[0]
+        if not train or not test:
+            raise UsageError(
+                f"{path}: {train} train and {test} test sessions; both are needed to evaluate"
+            )
+        if last >= first:
+            raise UsageError(
+                f"{path}: train sessions go up to session_idx {last}, test sessions begin at {first}:"
+                " sessions have to be numbered in the order of time, the test part last"
+            )
+        slot = WEEK_MS // test
+        step = max(1, min(STEP_MS, slot // (clicks + 1)))
+        asked = {"train": train, "slot": slot, "step": step, "begin": EPOCH_MS}
+        events = database.sql(_SESSIONS, params=asked).to_arrow_table()
+    return Shop(
+        path.name, _clean(events), None, EPOCH_MS - train * slot, EPOCH_MS, WEEK_MS,
+        current=True, unknown=UNTOLD | TIMELESS,
+    )  # fmt: skip
+
+
+def event_file(
+    path: Path,
+    mapping: Mapping[str, str] | None = None,
+    *,
+    views_only: bool = False,
+    min_item_views: int = 1,
+    test_days: float = 7.0,
+    keep_new: bool = False,
+) -> Shop:
+    """A shop's events, Parquet or CSV, with the columns that `nextclick data import` knows. Visits
+    are cut after 30 minutes without an event; those of one event are left out, as they hold no
+    next click. The test part are the visits that begin in the last `test_days`.
+
+    views_only: whether carts and purchases are left out. min_item_views: items viewed less often
+    are left out. keep_new: whether test clicks on items that the train part does not know stay;
+    published evaluations leave them out. UsageError says what is wrong.
+    """
+    types = [name for name, kind in TYPES.items() if not views_only or kind in CLICK_TYPES]
+    with _database(path) as database:
+        kinds = {row[0]: row[1] for row in database.execute("DESCRIBE file").fetchall()}
+        columns, _ = columns_of(path, kinds, mapping)
+        source = ordered_rows("file", kinds, columns, LATEST_MS)
+        database.execute("CREATE TEMP TABLE kinds (name VARCHAR, code INTEGER)")
+        database.executemany("INSERT INTO kinds VALUES (?, ?)", [[n, int(TYPES[n])] for n in types])
+        events = database.sql(
+            _EVENTS.format(source=source), params={"least": min_item_views}
+        ).to_arrow_table()
+        catalogue = database.sql(_CATALOGUE.format(source=source)).to_arrow_table()
+    if not len(events):
+        raise UsageError(
+            f"{path}: no visit with two events of the types {', '.join(types)} is left; see"
+            " --views-only and --min-item-views"
+        )
+    times = events["time"].to_numpy()
+    length = int(test_days * DAY_MS)
+    first, cutoff = int(times.min()), int(times.max()) + 1 - length
+    if length <= 0 or cutoff - first < length:
+        raise UsageError(
+            f"{path}: the events span {(times.max() - first) / DAY_MS:.1f} days; before a test part of"
+            f" {test_days:g} days at least as many are needed: see --test-days"
+        )
+    if not keep_new:
+        events = _known_only(events, cutoff)
+    return Shop(
+        path.name, _clean(events), _catalogue(catalogue), first, cutoff, length, current=True,
+        unknown=UNTOLD,
+    )  # fmt: skip
+
+
+DAY_MS = 86_400_000
+LATEST_MS = 1 << 52
+_ODD = """SELECT count(*) FILTER (split IS NULL OR split NOT IN ('train', 'test')),
+    count(*) FILTER (session_idx IS NULL OR position IS NULL OR item_id IS NULL) FROM file"""
+_PARTS = """SELECT count(DISTINCT session_idx) FILTER (split = 'train'),
+    count(DISTINCT session_idx) FILTER (split = 'test'),
+    max(session_idx) FILTER (split = 'train'), min(session_idx) FILTER (split = 'test'),
+    max(clicks) FROM (SELECT *, count(*) OVER (PARTITION BY session_idx) AS clicks FROM file)"""
+_SESSIONS = """WITH placed AS (
+        SELECT dense_rank() OVER (ORDER BY session_idx) - 1 AS number, item_id,
+            row_number() OVER (PARTITION BY session_idx ORDER BY position) - 1 AS place FROM file
+    )
+    SELECT number::VARCHAR AS visit, number::VARCHAR AS session_id, item_id::VARCHAR AS item_id,
+        2::INTEGER AS type, ($begin + (number - $train) * $slot + place * $step)::BIGINT AS time
+    FROM placed ORDER BY number, place"""
+# times of a visit are made to ascend: events of one second keep their order
+_EVENTS = """WITH told AS (
+        SELECT session || '~' || visit AS visit, session AS session_id, item AS item_id,
+            kinds.code AS type, ms, row_number() OVER () AS row
+        FROM ({source}) AS rows JOIN kinds ON kinds.name = rows.type
+        WHERE session IS NOT NULL AND item IS NOT NULL AND ms >= 0
+    ),
+    viewed AS (SELECT item_id FROM told WHERE type IN (2, 3) GROUP BY ALL HAVING count(*) >= $least),
+    often AS (SELECT * FROM told WHERE item_id IN (SELECT item_id FROM viewed)),
+    long AS (SELECT *, count(*) OVER (PARTITION BY visit) AS n,
+            row_number() OVER (PARTITION BY visit ORDER BY ms, row) AS place FROM often)
+    SELECT visit, session_id, item_id, type::INTEGER AS type,
+        (max(ms - place) OVER (PARTITION BY visit ORDER BY place) + place)::BIGINT AS time
+    FROM long WHERE n > 1 ORDER BY min(ms) OVER (PARTITION BY visit), visit, place"""
+# a row for each change, so that nobody knows a price before it was told
+_CATALOGUE = """WITH told AS (
+        SELECT item AS item_id, ms::BIGINT AS time, category, brand,
+            TRY_CAST(price AS DOUBLE) AS price, row_number() OVER () AS row
+        FROM ({source}) WHERE item IS NOT NULL AND ms >= 0
+    ),
+    holds AS (
+        SELECT item_id, time, last_value(category IGNORE NULLS) OVER so_far AS category,
+            last_value(brand IGNORE NULLS) OVER so_far AS brand,
+            last_value(price IGNORE NULLS) OVER so_far AS price
+        FROM told WINDOW so_far AS (PARTITION BY item_id ORDER BY time, row)
+        QUALIFY row_number() OVER (PARTITION BY item_id, time ORDER BY row DESC) = 1
+    )
+    SELECT * FROM holds WINDOW before AS (PARTITION BY item_id ORDER BY time)
+    QUALIFY lag(time) OVER before IS NULL OR category IS DISTINCT FROM lag(category) OVER before
+        OR brand IS DISTINCT FROM lag(brand) OVER before
+        OR price IS DISTINCT FROM lag(price) OVER before
+    ORDER BY item_id, time"""
+
+
+@contextmanager
+def _database(path: Path) -> Iterator[Any]:
+    """DuckDB with the file as the view `file`."""
+    import duckdb
+
+    if not path.is_file():
+        raise UsageError(f"{path}: there is no such file")
+    with duckdb.connect() as database:
+        database.execute("SET TimeZone = 'UTC'")
+        read = "read_parquet" if path.suffix == ".parquet" else "read_csv_auto"
+        try:
+            statement = f"CREATE TEMP TABLE file AS SELECT * FROM {read}($path)"  # noqa: S608  # ours
+            database.execute(statement, {"path": str(path)})
+        except duckdb.Error as error:
+            reason = str(error).splitlines()[0][:300]
+            raise UsageError(
+                f"{path} cannot be read as {'Parquet' if read == 'read_parquet' else 'CSV'}: {reason}"
+            ) from None
+        yield database
+
+
+def _need(database: Any, path: Path, columns: Sequence[str]) -> None:
+    found = [row[0] for row in database.execute("DESCRIBE file").fetchall()]
+    if missing := [name for name in columns if name not in found]:
+        raise UsageError(
+            f"{path}: no column {', '.join(missing)}; found {', '.join(found)}; a session table has"
+            f" {', '.join(columns)}; a shop's events are evaluated by --events {path.name}"
+        )
+
+
+def _known_only(events: pa.Table, cutoff: int) -> pa.Table:
+    """Without clicks from the cut-off on of items that were not clicked before it."""
+    early = pc.less(events["time"], cutoff)
+    known = pc.unique(events.filter(early)["item_id"])
+    return events.filter(pc.or_(early, pc.is_in(events["item_id"], value_set=known)))
+
+
+def _clean(events: pa.Table) -> pa.Table:
+    """With the other columns of `Offline.events_clean` that are read: known when they happened."""
+    return events.append_column("received", events["time"]).append_column(
+        "key", pa.array(range(len(events)), pa.int64())
+    )
+
+
+def _catalogue(said: pa.Table) -> pa.Table:
+    """`Offline.item_catalogue`: what the file says of each item, known from the event that says it."""
+    at = said["time"].cast(pa.timestamp("ms", "UTC"))
+    texts = {name: said[name].to_pylist() for name in ("category", "brand")}
+    return pa.table(
+        {
+            "item_id": said["item_id"], EVENT_TIMESTAMP: at, CREATED_TIMESTAMP: at,
+            "category": said["category"], "brand": said["brand"],
+            "category_id": pa.array([text_id(text) for text in texts["category"]], pa.int64()),
+            "brand_id": pa.array([text_id(text) for text in texts["brand"]], pa.int64()),
+            "price": said["price"].cast(pa.float32()),
+            "available": pa.array([1] * len(said), pa.int64()),
+        }
+    )  # fmt: skip

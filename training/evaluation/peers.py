@@ -1,0 +1,71 @@
+"""What others would have answered, on the same queries: simple baselines and the package wsknn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from training import baselines
+from training.evaluation.shop import Shop
+from training.history import Query
+from training.metrics import mid_rank
+
+Doubles = npt.NDArray[np.float64]
+WSKNN_QUERIES = 1000
+"""wsknn is pure Python: it is asked a sample."""
+WSKNN_SESSIONS = 500
+WSKNN_NEIGHBOURS = 100
+LISTED = 100
+
+
+def simple(shop: Shop, queries: Sequence[Query]) -> dict[str, Doubles]:
+    """Ranks by popularity and by co-visitation with the last item; all items are ranked."""
+    clicks = shop.before(shop.cutoff).select(["visit", "time", "item_id"])
+    return {
+        "popularity": baselines.popularity(clicks, queries, shop.cutoff),
+        "last_item_covisitation": baselines.covisitation(clicks, queries, shop.cutoff),
+    }
+
+
+def wsknn_ranks(
+    shop: Shop, queries: Sequence[Query], report: Callable[[int, int], None]
+) -> tuple[Doubles, dict[str, float]]:
+    """Ranks by the public package wsknn (Moliński, "WSKNN: k-NN recommender for session-based data"),
+    with its defaults but for more sessions and neighbours; and the seconds it took."""
+    import wsknn
+
+    begun = time.monotonic()
+    model = wsknn.fit(
+        _sessions(shop), number_of_recommendations=LISTED, number_of_neighbors=WSKNN_NEIGHBOURS,
+        sample_size=WSKNN_SESSIONS,
+    )  # fmt: skip
+    fitted = time.monotonic()
+    ranks = np.full(len(queries), np.inf)
+    for row, query in enumerate(queries):
+        times = list(range(len(query.visited)))
+        # None where it knows none of the items
+        found = (model.recommend([list(query.visited), times]) if query.visited else None) or ()
+        names = [name for name, _ in found]
+        if query.label in names:
+            scores = np.array([score for _, score in found], dtype=np.float64)
+            ranks[row] = mid_rank(scores, names.index(query.label))
+        if row % 50 == 0:
+            report(row, len(queries))
+    seconds = {"fit": round(fitted - begun, 1), "recommend": round(time.monotonic() - fitted, 1)}
+    return ranks, seconds
+
+
+def _sessions(shop: Shop) -> dict[str, list[list[Any]]]:
+    """As wsknn takes them: session -> [items, times]."""
+    found = {}
+    for begin, end in zip(shop.starts[:-1], shop.starts[1:], strict=True):
+        if shop.times[end - 1] < shop.cutoff:
+            found[shop.visit_of(begin)] = [
+                shop.items[begin:end].tolist(),
+                shop.times[begin:end].tolist(),
+            ]
+    return found

@@ -1,0 +1,80 @@
+"""What business rules cost: NDCG@20 of the lists with and without them, on the same queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from contracts.candidates import with_items
+from contracts.rules import Effect, Rules, applying, arrange, known_of
+from training import dataset, parity
+from training.dataset import Listed
+from training.evaluation.figures import Bootstrap, figures
+from training.evaluation.run import LISTED, Evaluation, Fitted, Prefix
+from training.frozen import FrozenItems, frozen_reader
+
+Floats = npt.NDArray[np.float32]
+SAMPLE = 2000
+"""Prefixes that are looked at."""
+
+
+def cost(
+    run: Evaluation, fitted: Fitted, prefixes: Sequence[Prefix], rules: Rules
+) -> dict[str, Any]:
+    """Figures by score alone and with the rules, and how many places each rule changed."""
+    shop = run.shop
+    chosen = np.random.default_rng(0).permutation(len(prefixes))[:SAMPLE]
+    sample = [prefixes[row] for row in np.sort(chosen)]
+    items = FrozenItems.of(shop.events, shop.catalogue, shop.cutoff)
+    queries = [shop.query(prefix) for prefix in sample]
+    listed = dataset.propose(queries, fitted.index, run.options.count, current=shop.current)
+    rows = run.hidden(dataset.rows_of(listed, frozen_reader(items, shop.session_columns(sample))))
+    scores = parity.native_scores(fitted.ranker.booster, rows.features)
+    plain, ruled = np.full(len(listed), np.inf), np.full(len(listed), np.inf)
+    changed: dict[str, int] = {}
+    start = 0
+    for row, entry in enumerate(listed):
+        own = scores[start : start + len(entry.candidates)].astype(np.float32)
+        start += len(own)
+        names, found = _ruled(rules, entry, own, items)
+        if entry.label is not None:
+            plain[row] = 1 + np.flatnonzero(np.argsort(-own, kind="stable") == entry.label)[0]
+        if entry.query.label in names:
+            ruled[row] = 1 + names.index(entry.query.label)
+        for effect in found:
+            changed[effect.rule] = changed.get(effect.rule, 0) + 1
+    bootstrap = Bootstrap(np.array([first for first, _ in sample], dtype=np.int64))
+    without, with_rules = figures(plain, bootstrap), figures(ruled, bootstrap)
+    return {
+        "version": rules.name,
+        "prefixes": len(sample),
+        "without": without,
+        "with": with_rules,
+        "cost_in_ndcg@20": round(without["ndcg@20"]["value"] - with_rules["ndcg@20"]["value"], 5),
+        "effects": changed,
+    }
+
+
+def _ruled(
+    rules: Rules, entry: Listed, own: Floats, items: FrozenItems
+) -> tuple[list[str], Sequence[Effect]]:
+    """The list with the rules, as `orchestrator.pipeline` makes it, and what they did to it."""
+    visited = entry.query.visited
+    last = items.take(np.array(visited[-1:], dtype=object))["category_id"]
+    category = int(last[0]) if len(last) else 0
+    out = set(rules.left_out(visited, ()))
+    kept = [row for row, name in enumerate(entry.candidates.items) if name not in out]
+    pins = [
+        pin.item
+        for pin in applying(rules, category)
+        if pin.item not in out and items.knows(pin.item)
+    ]
+    shown = with_items(entry.candidates.take(kept), pins)
+    # what no source proposes has no score here; a pin's place does not depend on it
+    below = np.full(len(shown) - len(kept), own.min(initial=0) - 1, dtype=np.float32)
+    known = known_of(items.take(np.array(shown.items, dtype=object)), shown)
+    found = arrange(rules, shown.items, np.append(own[kept], below), known, LISTED, category)
+    return [shown.items[row] for row in found.order], found.effects

@@ -1,0 +1,75 @@
+"""The folder of a run: finished stages, as plain arrays and JSON, so that a run can be resumed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from training.evaluation.run import Ranked
+
+RANKED_FILE, LEARNED_FILE, PEER_FILE = "ranked.npz", "learned.json", "wsknn.npz"
+
+
+class Work:
+    """Files appear whole: written beside, then renamed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def has_ranked(self) -> bool:
+        return (self._folder / RANKED_FILE).is_file() and (self._folder / LEARNED_FILE).is_file()
+
+    def keep_ranked(self, ranked: Ranked, learned: dict[str, Any]) -> None:
+        arrays: dict[str, npt.NDArray[Any]] = {
+            **{f"rank.{name}": values for name, values in ranked.ranks.items()},
+            **{f"recalled.{name}": values for name, values in ranked.recalled.items()},
+            "lists": ranked.lists,
+            "items": np.array(ranked.items, dtype=str),
+        }
+        self._write(RANKED_FILE, arrays)
+        building = self._folder / f".{LEARNED_FILE}"
+        building.write_text(json.dumps(learned, default=float))
+        building.replace(self._folder / LEARNED_FILE)  # last: with it the stage is finished
+
+    def ranked(self) -> tuple[Ranked, dict[str, Any]]:
+        with np.load(self._folder / RANKED_FILE, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        found = Ranked(
+            _under("rank.", arrays), _under("recalled.", arrays), arrays["lists"],
+            tuple(arrays["items"].tolist()),
+        )  # fmt: skip
+        return found, json.loads((self._folder / LEARNED_FILE).read_text())
+
+    def keep_peer(self, ranks: npt.NDArray[np.float64], seconds: dict[str, float]) -> None:
+        self._write(
+            PEER_FILE,
+            {"ranks": ranks, **{name: np.array(value) for name, value in seconds.items()}},
+        )
+
+    def peer(self, queries: int) -> tuple[npt.NDArray[np.float64], dict[str, float]] | None:
+        path = self._folder / PEER_FILE
+        if not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as file:
+            ranks = file["ranks"]
+            seconds = {name: float(file[name]) for name in file.files if name != "ranks"}
+        return (ranks, seconds) if len(ranks) == queries else None
+
+    def _write(self, name: str, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        building = self._folder / f".{name}"
+        with building.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        building.replace(self._folder / name)
+
+
+def _under(prefix: str, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    return {
+        name.removeprefix(prefix): values
+        for name, values in arrays.items()
+        if name.startswith(prefix)
+    }

@@ -1,0 +1,245 @@
+"""The search of hyper-parameters: Optuna over the ranker's and the labels' parameters.
+
+Trials are judged on the newest label window of the train part, never on the test part: rows are
+made once, each trial learns from the older ones (`training.ranker.validation_split`). Akiba, Sano,
+Yanase, Ohta and Koyama, "Optuna: A Next-generation Hyperparameter Optimization Framework", KDD 2019.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from contracts.errors import UsageError
+from contracts.tables import LABEL_KINDS
+from training import ranker
+from training.dataset import Rows
+from training.metrics import hit_rate, mid_rank, mrr, ndcg
+
+Report = Callable[[int, int], None]
+LABEL_WEIGHT = "label_weight."
+"""Before the name of a kind of label (`contracts.tables.LABEL_KINDS`): its weight."""
+
+
+class Range(BaseModel):
+    """Numbers from low to high; whole ones where both are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    low: float
+    high: float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Range:
+        if self.low >= self.high or (self.log and self.low <= 0):
+            raise ValueError(f"low {self.low} and high {self.high} are no range")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        return self.low == int(self.low) and self.high == int(self.high)
+
+
+Choices = Annotated[list[float | int | str | bool], Field(min_length=1)]
+Space = dict[str, Range | Choices]
+SPACE: Space = {
+    "learning_rate": Range(low=0.02, high=0.2, log=True),
+    "num_leaves": Range(low=7, high=31),
+    "min_data_in_leaf": Range(low=20, high=400, log=True),
+    "feature_fraction": Range(low=0.2, high=0.9),
+    "bagging_fraction": Range(low=0.5, high=1.01),
+    "lambda_l2": Range(low=0.1, high=50.01, log=True),
+    "lambdarank_truncation_level": Range(low=15, high=60),
+    "max_bin": [63, 127],
+    "label_weight.cart": [1.0, 1.5, 2.0, 4.0],
+    "label_weight.purchase": [1.0, 1.5, 2.0, 4.0],
+}
+"""What is searched where no file says otherwise."""
+SEARCHED = frozenset(
+    {
+        *(name for name in SPACE if not name.startswith(LABEL_WEIGHT)), "bagging_freq", "extra_trees",
+        "feature_fraction_bynode", "lambda_l1", "lambdarank_norm", "max_depth", "min_data_in_bin",
+        "min_gain_to_split", "min_sum_hessian_in_leaf", "path_smooth",
+    }
+)  # fmt: skip
+"""LightGBM's parameters that may be searched: neither the export nor the proof of parity relies on
+them, and its aliases are not among them."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    trials: int = 30
+    seconds: float = 600.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    parameters: Mapping[str, Any]
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The trials in the order in which they were made, the usual parameters first, and the best."""
+
+    trials: tuple[Trial, ...]
+    best: Trial
+    stopped: str
+
+    def as_file(self) -> dict[str, Any]:
+        """What `nextclick train --parameters` takes."""
+        return split(self.best.parameters)
+
+
+def read_space(path: Path | None) -> Space:
+    """A JSON object: parameter to {low, high, log} or to a list of values. UsageError says what is
+    wrong with it."""
+    if path is None:
+        return SPACE
+    try:
+        space = TypeAdapter(Space).validate_json(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"--space {path} cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UsageError(f"--space {path}: {where}: {first['msg']}") from None
+    if not space:
+        raise UsageError(
+            f"--space {path}: names no parameter; there are {', '.join(sorted(SEARCHED))}"
+        )
+    for name, of in space.items():
+        if "fraction" in name and isinstance(of, Range) and of.low >= 1:
+            raise UsageError(f"--space {path}: {name}: low {of.low} is no fraction")
+    wrong = [name for name in space if not name.startswith("label_weight") and name not in SEARCHED]
+    if wrong:
+        raise UsageError(
+            f"--space {path}: {', '.join(sorted(wrong))} cannot be searched; there are"
+            f" {', '.join(sorted(SEARCHED))}"
+        )
+    kinds = [f"{LABEL_WEIGHT}{kind}" for kind in LABEL_KINDS]
+    if wrong := sorted(
+        name for name in space if name.startswith("label_weight") and name not in kinds
+    ):
+        raise UsageError(
+            f"--space {path}: {', '.join(wrong)}: label weights are {', '.join(kinds)}"
+        )
+    return space
+
+
+def read_found(path: Path | None) -> dict[str, Any]:
+    """`ranker` and `label_weights` of a file that a search wrote; empty without one."""
+    if path is None:
+        return {}
+    try:
+        found = json.loads(path.read_bytes())
+        return {"ranker": dict(found["ranker"]), "label_weights": dict(found["label_weights"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UsageError(
+            f"--parameters {path} is no result of a search: expected an object with ranker and"
+            " label_weights, as ./nextclick search --out writes it"
+        ) from None
+
+
+def split(parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Parameters of a trial as those of LightGBM and the weights of labels."""
+    weights = {
+        name.removeprefix(LABEL_WEIGHT): value
+        for name, value in parameters.items()
+        if name.startswith(LABEL_WEIGHT)
+    }
+    rest = {name: value for name, value in parameters.items() if not name.startswith(LABEL_WEIGHT)}
+    return {"ranker": rest, "label_weights": weights}
+
+
+def search(
+    windows: Sequence[Rows], kinds: Sequence[Sequence[str]], space: Space, budget: Budget,
+    seed: int = 0, report: Report = lambda done, of: None,  # noqa: ARG005
+) -> Found:  # fmt: skip
+    """windows: rows of the label windows, the newest first; kinds: of each query's label there.
+
+    Ends with the budget, or where it is interrupted from the keyboard; what was found stays.
+    UsageError where a trial fails, as for a parameter that LightGBM does not know.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    trials = [_tried(windows, kinds, {}, seed)]
+    begun, stopped = time.monotonic(), "budget"
+    try:
+        while len(trials) <= budget.trials and time.monotonic() - begun < budget.seconds:
+            asked = study.ask()
+            parameters = {name: _suggested(asked, name, of) for name, of in space.items()}
+            trials.append(_tried(windows, kinds, parameters, seed))
+            study.tell(asked, trials[-1].figures["ndcg_20"])
+            report(len(trials) - 1, budget.trials)
+    except KeyboardInterrupt:
+        stopped = "interrupted"
+    return Found(tuple(trials), max(trials, key=lambda trial: trial.figures["ndcg_20"]), stopped)
+
+
+def _suggested(trial: Any, name: str, of: Range | Choices) -> Any:
+    if isinstance(of, Range):
+        if of.whole:
+            return trial.suggest_int(name, int(of.low), int(of.high), log=of.log)
+        return trial.suggest_float(
+            name, of.low, min(of.high, 1.0) if "fraction" in name else of.high, log=of.log
+        )
+    return trial.suggest_categorical(name, of)
+
+
+def _tried(
+    windows: Sequence[Rows],
+    kinds: Sequence[Sequence[str]],
+    parameters: Mapping[str, Any],
+    seed: int,
+) -> Trial:
+    import lightgbm
+
+    parts = split(parameters)
+    weighted = [
+        _weighted(rows, kind, parts["label_weights"])
+        for rows, kind in zip(windows, kinds, strict=True)
+    ]
+    earlier, later = ranker.validation_split(weighted)
+    begun = time.monotonic()
+    try:
+        booster, trees = ranker.stopped_early(earlier, later, seed, parts["ranker"])
+    except lightgbm.basic.LightGBMError as error:
+        raise UsageError(f"a trial with {dict(parameters)} failed: {error}") from None
+    ranks = _ranks(later, booster.predict(later.features, num_iteration=trees))
+    figures = {
+        "ndcg_20": ndcg(ranks, 20),
+        "mrr_20": mrr(ranks, 20),
+        "hit_rate_20": hit_rate(ranks, 20),
+    }
+    return Trial(
+        dict(parameters), {**figures, "trees": float(trees), "seconds": time.monotonic() - begun}
+    )
+
+
+def _weighted(rows: Rows, kinds: Sequence[str], weights: Mapping[str, float]) -> Rows:
+    return replace(
+        rows, weight=np.array([weights.get(kind, 1.0) for kind in kinds], dtype=np.float32)
+    )
+
+
+def _ranks(
+    rows: Rows, scores: np.ndarray[Any, np.dtype[np.float64]]
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    ends = np.cumsum(rows.sizes)
+    return np.array(
+        [
+            mid_rank(scores[end - size : end], int(np.argmax(rows.label[end - size : end])))
+            for size, end in zip(rows.sizes, ends, strict=True)
+        ]
+    )
