@@ -17,7 +17,7 @@ from candidate_service.board import Board, Floats, Ints
 from candidate_service.files import Facts, Manifest, read, write
 from candidate_service.history import History, Tabular, read_history
 from candidate_service.merge import Proposals
-from candidate_service.source import Answer, Source, Visit, among
+from candidate_service.source import Answer, Muted, Source, Visit, among
 from candidate_service.sources import source_classes
 from contracts.candidates import OF_ANSWER, SHARED, SOURCES, CandidateSet
 from contracts.errors import ReleaseError, UsageError
@@ -121,7 +121,8 @@ class CandidateIndex:
         self._arrays = arrays
         self._ids = _ids(arrays["items.ends"], arrays["items.text"])
         self._numbers = {text: number for number, text in enumerate(self._ids)}
-        self._sources: list[Source] = []
+        self._sources: list[Source] = [Muted(cls) for cls in source_classes().values()]
+        self._muted: frozenset[str] = frozenset()
         self._take(SOURCES)
 
     @classmethod
@@ -161,16 +162,24 @@ class CandidateIndex:
         other._take(parameters)
         return other
 
+    def without(self, sources: Iterable[str]) -> CandidateIndex:
+        """The same index, of which these sources answer nothing: what each adds is measured so."""
+        other = copy(self)
+        other._muted = frozenset(sources)
+        other._take(other._muted)
+        return other
+
     def _take(self, changed: Iterable[str]) -> None:
         """Sources and merge with the parameters of the manifest, of those that `changed` names."""
         parameters, classes = self.manifest.parameters, source_classes()
-        sources = [
-            classes[name](_of_source(self._arrays, name), parameters[name], len(self._ids))
-            if name in changed
-            else self._sources[place]
-            for place, name in enumerate(SOURCES)
-        ]
-        self._sources = sources
+        taken = list(self._sources)
+        for place, (name, cls) in enumerate(classes.items()):
+            if name in self._muted:
+                taken[place] = Muted(cls)
+            elif name in changed:
+                arrays = _of_source(self._arrays, name)
+                taken[place] = cls(arrays, parameters[name], len(self._ids))
+        self._sources = taken
         self._weights = np.array([parameters[name]["weight"] for name in SOURCES])
         self._quotas = np.array([parameters[name]["quota"] for name in SOURCES])
         self._constant = parameters["merge"]["constant"]

@@ -128,6 +128,21 @@ class Silent(Answer):
         return np.full((len(items), self._signals), np.nan, dtype=np.float32)
 
 
+class Muted(Source):
+    """Stands for a source that is left out: it answers nothing, whatever the visit."""
+
+    def __init__(self, source: type[Source]) -> None:
+        super().__init__({}, source.defaults, 0)
+        self._answer = Silent(len(source.signals))
+
+    @classmethod
+    def build(cls, history: History, parameters: Parameters) -> dict[str, npt.NDArray[Any]]:  # noqa: ARG003
+        return {}
+
+    def ask(self, visit: Visit, board: Board) -> Answer:  # noqa: ARG002
+        return self._answer
+
+
 def best(items: Ints, scores: Floats, count: int) -> Found:
     """The `count` highest scores of ascending items, best first, equal ones by item."""
     if 0 < count < len(items):

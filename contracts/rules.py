@@ -7,6 +7,7 @@ evaluation and replay call it. `docs/rules.md` shows every rule by an example.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,15 +143,35 @@ DEFAULT = Rules(version="default")
 def read_rules(path: Path) -> Rules:
     """UsageError says what is wrong with the file, and where."""
     try:
-        return Rules.model_validate_json(path.read_bytes())
+        text = path.read_bytes().decode("utf-8-sig")  # as some editors write it
+        rules = Rules.model_validate_json(text, strict=True)
+        json.loads(text, object_pairs_hook=_each_once)
     except OSError as error:
         raise UsageError(f"rules {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"rules {path}: no UTF-8 text; expected JSON (docs/rules.md)") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         came = first.get("input")
         got = f", got {came!r}"[:100] if isinstance(came, str | int | float) else ""
         raise UsageError(f"rules {path}: {where}: {first['msg']}{got} (docs/rules.md)") from None
+    except ValueError as error:
+        raise UsageError(f"rules {path}: {error} (docs/rules.md)") from None
+    if rules.version == DEFAULT.version and rules != DEFAULT:
+        raise UsageError(
+            f"rules {path}: version {rules.version!r} names the rules without a file, say"
+            " another (docs/rules.md)"
+        )
+    return rules
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON takes the last of two values of one name, and forgets the other."""
+    names = [name for name, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{', '.join(twice)}: stands there twice")
+    return dict(pairs)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ def evaluation_text(document: Mapping[str, Any]) -> str:
     """Figures beside the baselines, recall by source, segments, time and memory."""
     parts = [
         f"{document['dataset']}: {document['prefixes']:,} prefixes of {document['sessions']:,} test sessions",
+        _protocol(document),
         _methods(document),
         "The next item is among the first 100 of a source, or of the merged candidates (95 % interval)",
         table([(name, *_interval(of)) for name, of in document["recall@100"].items()], RIGHT),
@@ -31,11 +32,7 @@ def evaluation_text(document: Mapping[str, Any]) -> str:
         _segments(document),
     ]
     if "rules" in document:
-        rules = document["rules"]
-        parts.append(
-            f"Rules {rules['version']}: NDCG@20 {rules['cost_in_ndcg@20']:+.4f} lower on"
-            f" {rules['prefixes']:,} prefixes; places changed: {rules['effects'] or 'none'}"
-        )
+        parts.append(_rules(document["rules"]))
     seconds = ", ".join(
         f"{name} {taken:.0f} s" for name, taken in document["seconds"].items() if taken >= 1
     )
@@ -43,6 +40,16 @@ def evaluation_text(document: Mapping[str, Any]) -> str:
         f"{document['seconds_in_all']:.0f} s in all ({seconds}); at most {document['peak_memory_mb']:,.0f} MB"
     )
     return "\n\n".join(parts)
+
+
+def _protocol(document: Mapping[str, Any]) -> str:
+    if not document["current_item_listed"]:
+        return "As the default rules serve: the item that is looked at is neither listed nor asked for."
+    again = document["labels_that_are_the_current_item"] / document["prefixes"]
+    return (
+        "As in published evaluations the item that is looked at may be listed, and is the next click"
+        f" of {again:.1%} of the prefixes. By default it is never served: see --as-served."
+    )
 
 
 def _methods(document: Mapping[str, Any]) -> str:
@@ -58,6 +65,18 @@ def _methods(document: Mapping[str, Any]) -> str:
         if "ours_on_the_same" in figures:
             rows.append(("  nextclick on the same", *_values(figures["ours_on_the_same"])))
     return table(rows, RIGHT)
+
+
+def _rules(rules: Mapping[str, Any]) -> str:
+    by_score, default, own = (
+        rules[which]["ndcg@20"]["value"] for which in ("without", "default", "with")
+    )
+    return (
+        f"Rules {rules['version']}, {rules['prefixes']:,} prefixes: NDCG@20 {own:.4f}, by score alone"
+        f" {by_score:.4f}, with the default rules {default:.4f}: these rules cost"
+        f" {rules['cost_in_ndcg@20']:+.4f} beside the default; items moved or left out by each:"
+        f" {rules['effects'] or 'none'}"
+    )
 
 
 def _segments(document: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from contracts.events import CLICK_TYPES, EventType
 from contracts.features import VIEWS, of_view
 from contracts.item_features import ITEM_FEATURES, check_measure
+from contracts.known import LATENESS_MS
 from contracts.tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 
 if TYPE_CHECKING:
@@ -103,9 +104,9 @@ def activity(
     items: int, moment: int,
 ) -> dict[str, npt.NDArray[np.float32]]:  # fmt: skip
     """The features of the view `item_activity` [items] that hold at `moment` (milliseconds), of
-    events (item number, time, type) that were known when they happened: of the newest row by
-    day (UTC); nan where there is none, or one too old. The row of a day holds from its end: the
-    minutes until it is made (`ACTIVITY_DELAY`) are nothing beside what is evaluated as of a moment."""
+    events (item number, time at which it counts, type): of the newest row by day (UTC); nan where
+    there is none, or one too old. The row of a day holds from its end: the minutes until it is made
+    (`ACTIVITY_DELAY`) are nothing beside what is evaluated as of a moment."""
     occurred = _occurred(item, time, kind)
     midnight = moment // DAY_MS * DAY_MS
     end, known = _row_ends(occurred, items, midnight, moment)
@@ -166,12 +167,15 @@ class FrozenItems:
         known = events.filter(
             pc.and_(pc.less(events["time"], moment), pc.less(events["received"], moment))
         )
+        # as `contracts.known.counted_at`: what came late counts when it became known
+        happened, told = known["time"].to_numpy(), known["received"].to_numpy()
+        time = np.minimum(np.maximum(happened, told - LATENESS_MS), told)
         codes, names = pd.factorize(known["item_id"].to_numpy(zero_copy_only=False))
         said = None if catalogue is None else _newest(catalogue, moment)
         index = pd.Index(names)
         if said is not None:
             index = index.append(said.index.difference(index))
-        time, kind = known["time"].to_numpy(), known["type"].to_numpy()
+        kind = known["type"].to_numpy()
         good = codes >= 0
         columns: dict[str, npt.NDArray[Any]] = {
             name: np.append(values, np.float32(np.nan))

@@ -11,14 +11,11 @@ from contracts.errors import UsageError
 from contracts.events import INTEREST_TYPES
 from contracts.settings import Settings
 from contracts.tables import OFFLINE_COLUMNS, Offline
-from contracts.windows import WANTED_QUERIES, Windows
+from contracts.windows import WANTED_QUERIES, Windows, bounds
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-STRAYS = 0.001
-"""Share of the events, the oldest ones, that do not say when a history begins: one event that comes a
-month late must not stretch its windows to where nothing is."""
 REBUILD = "write them first: ./nextclick demo does, or the jobs of spark_jobs"
 
 
@@ -49,7 +46,7 @@ def windows(settings: Settings, wanted: int = WANTED_QUERIES) -> Windows:
     def queries(start: int, end: int) -> int:
         return int(np.count_nonzero((moments >= start) & (labels < end)))
 
-    first = pc.quantile(times["time"], q=STRAYS, interpolation="lower")[0].as_py()
+    first, _ = bounds(times["time"].to_numpy())
     return Windows.of(first, pc.max(known).as_py(), queries, wanted)
 
 

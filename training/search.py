@@ -7,15 +7,25 @@ Yanase, Ohta and Koyama, "Optuna: A Next-generation Hyperparameter Optimization 
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AllowInfNan,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    StrictBool,
+    StrictInt,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from contracts.errors import UsageError
 from contracts.tables import LABEL_KINDS
@@ -31,7 +41,7 @@ LABEL_WEIGHT = "label_weight."
 class Range(BaseModel):
     """Numbers from low to high; whole ones where both are."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
     low: float
     high: float
@@ -40,7 +50,10 @@ class Range(BaseModel):
     @model_validator(mode="after")
     def _ascends(self) -> Range:
         if self.low >= self.high or (self.log and self.low <= 0):
-            raise ValueError(f"low {self.low} and high {self.high} are no range")
+            below = "above 0 and below" if self.log else "below"
+            raise ValueError(
+                f"low {self.low:g} and high {self.high:g} are no range: low has to be {below} high"
+            )
         return self
 
     @property
@@ -48,7 +61,9 @@ class Range(BaseModel):
         return self.low == int(self.low) and self.high == int(self.high)
 
 
-Choices = Annotated[list[float | int | str | bool], Field(min_length=1)]
+Value = StrictBool | StrictInt | Annotated[float, Strict(), AllowInfNan(False)]
+"""Of a parameter of LightGBM that may be searched."""
+Choices = Annotated[list[Value], Field(min_length=1)]
 Space = dict[str, Range | Choices]
 SPACE: Space = {
     "learning_rate": Range(low=0.02, high=0.2, log=True),
@@ -104,35 +119,46 @@ def read_space(path: Path | None) -> Space:
     wrong with it."""
     if path is None:
         return SPACE
+    what = f"--space {path}"
     try:
-        space = TypeAdapter(Space).validate_json(path.read_bytes())
+        given = TypeAdapter(dict[str, Any]).validate_json(path.read_bytes())
+        _check_names(what, given, [*SEARCHED, *(f"{LABEL_WEIGHT}{kind}" for kind in LABEL_KINDS)])
+        space = TypeAdapter(Space).validate_python(given)
     except OSError as error:
-        raise UsageError(f"--space {path} cannot be read: {error.strerror}") from None
+        raise UsageError(f"{what} cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise UsageError(f"--space {path}: {where}: {first['msg']}") from None
+        raise UsageError(f"{what}: {_first(error)}") from None
     if not space:
-        raise UsageError(
-            f"--space {path}: names no parameter; there are {', '.join(sorted(SEARCHED))}"
-        )
+        raise UsageError(f"{what}: names no parameter; there are {', '.join(sorted(SEARCHED))}")
     for name, of in space.items():
-        if "fraction" in name and isinstance(of, Range) and of.low >= 1:
-            raise UsageError(f"--space {path}: {name}: low {of.low} is no fraction")
-    wrong = [name for name in space if not name.startswith("label_weight") and name not in SEARCHED]
-    if wrong:
-        raise UsageError(
-            f"--space {path}: {', '.join(sorted(wrong))} cannot be searched; there are"
-            f" {', '.join(sorted(SEARCHED))}"
-        )
-    kinds = [f"{LABEL_WEIGHT}{kind}" for kind in LABEL_KINDS]
-    if wrong := sorted(
-        name for name in space if name.startswith("label_weight") and name not in kinds
-    ):
-        raise UsageError(
-            f"--space {path}: {', '.join(wrong)}: label weights are {', '.join(kinds)}"
-        )
+        least = of.low if isinstance(of, Range) else min(of)
+        if "fraction" in name and isinstance(of, Range) and least >= 1:
+            raise UsageError(f"{what}: {name}: low {least} is no fraction")
+        if name.startswith(LABEL_WEIGHT) and least <= 0:
+            raise UsageError(f"{what}: {name}: {least:g} is no weight, which is above 0")
     return space
+
+
+def _first(error: ValidationError) -> str:
+    """Where what is wrong first."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
+
+
+def _check_names(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    if wrong := sorted(set(given) - set(known)):
+        raise UsageError(
+            f"{what}: {', '.join(wrong)} cannot be searched; there are {', '.join(sorted(known))}"
+        )
+
+
+class _File(BaseModel):
+    """What a search writes."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+
+    ranker: dict[str, Value]
+    label_weights: dict[str, Annotated[float, Field(gt=0)]]
 
 
 def read_found(path: Path | None) -> dict[str, Any]:
@@ -140,13 +166,17 @@ def read_found(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        found = json.loads(path.read_bytes())
-        return {"ranker": dict(found["ranker"]), "label_weights": dict(found["label_weights"])}
-    except (OSError, ValueError, KeyError, TypeError):
+        found = _File.model_validate_json(path.read_bytes()).model_dump()
+    except OSError as error:
+        raise UsageError(f"--parameters {path} cannot be read: {error.strerror}") from None
+    except ValidationError as error:
         raise UsageError(
-            f"--parameters {path} is no result of a search: expected an object with ranker and"
-            " label_weights, as ./nextclick search --out writes it"
+            f"--parameters {path} is no result of a search: {_first(error)}; expected an object"
+            " with ranker and label_weights, as ./nextclick search --out writes it"
         ) from None
+    _check_names(f"--parameters {path}: ranker", found["ranker"], SEARCHED)
+    _check_names(f"--parameters {path}: label_weights", found["label_weights"], LABEL_KINDS)
+    return found
 
 
 def split(parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

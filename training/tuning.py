@@ -41,14 +41,13 @@ def tune(
     count: int,
     *,
     current: bool = False,
-    keep: Sequence[str] = (),
     most: int = QUERIES,
     report: Report = lambda done, of: None,  # noqa: ARG005
 ) -> Chosen:
     """Parameters that differ from the index's own, for `CandidateIndex.asked_with`.
 
     queries: asked after the index's cut-off; count: candidates that are kept; current: whether the
-    current item may be proposed; keep: sources whose weight stays. Deterministic.
+    current item may be proposed. Deterministic.
     """
     known = [query for query in queries if index.number(query.label) is not None]
     chosen: Chosen = {}
@@ -63,7 +62,7 @@ def tune(
             chosen[name] = found
     tuned = index.asked_with(chosen)
     report(len(SOURCES), len(SOURCES) + 1)
-    for name, values in _merge(tuned, trials, count, keep).items():
+    for name, values in _merge(tuned, trials, count).items():
         chosen[name] = {**chosen.get(name, {}), **values}
     return chosen
 
@@ -112,7 +111,7 @@ def _better(gains: Doubles, best: Doubles) -> bool:
     return bool(difference.mean() > error)
 
 
-def _merge(index: CandidateIndex, trials: _Trials, count: int, keep: Sequence[str]) -> Chosen:
+def _merge(index: CandidateIndex, trials: _Trials, count: int) -> Chosen:
     """Weights and constant that bring labels into the list, and high up: recall + DCG of the first 20."""
     ranks = [_proposed(index, query, count, trials) for query in trials.queries]
     flat, starts, labels = _flat(ranks)
@@ -130,9 +129,7 @@ def _merge(index: CandidateIndex, trials: _Trials, count: int, keep: Sequence[st
             tried = gains(weights, value)
             if _better(tried, best):
                 best, constant = tried, value
-        for place, name in enumerate(SOURCES):
-            if name in keep:
-                continue
+        for place in range(len(SOURCES)):
             start = max(weights[place], FLOOR)
             for step in STEPS:
                 other = weights.copy()

@@ -48,6 +48,10 @@ def _data_options(command: Command) -> Command:
             help="Of --events: test clicks on items that the train part does not know stay.",
         ),
         click.option(
+            "--as-served", is_flag=True,
+            help="As the default rules serve: the item that is looked at is not listed, a second click on it not asked for. Published figures count it.",
+        ),
+        click.option(
             "--queries", default=WANTED_QUERIES, show_default=True, type=click.IntRange(min=50),
             help="Prefixes of the train part that the ranker learns from.",
         ),
@@ -153,6 +157,8 @@ def search(
     from training.search import search as searched
 
     chosen = read_space(space)
+    if out is not None and not out.parent.is_dir():
+        raise UsageError(f"--out {out}: there is no folder {out.parent}; make it first")
     with StepProgress(2) as progress:
         with progress.step("rows of the label windows"):
             name, windows, kinds = _label_rows(given, progress)
@@ -181,13 +187,23 @@ def _shop(given: dict[str, Any]) -> tuple[Shop, Path]:
     if (table is None) == (events is None):
         raise UsageError("give a session table, or --events and a file of events: one of them")
     if table is not None:
-        return session_table(table), table
+        _only_events(given)
+        return session_table(table, current=not given["as_served"]), table
     shop = event_file(
         events, parse_mapping(given["mapping"]), views_only=given["views_only"],
         min_item_views=given["min_item_views"], test_days=given["test_days"],
-        keep_new=given["keep_new"],
+        keep_new=given["keep_new"], current=not given["as_served"],
     )  # fmt: skip
     return shop, events
+
+
+def _only_events(given: dict[str, Any]) -> None:
+    """UsageError where an option is given that a session table knows nothing of."""
+    usual = {"mapping": None, "views_only": False, "min_item_views": 1, "test_days": 7.0, "keep_new": False}  # fmt: skip
+    names = {"mapping": "map"}
+    if other := [name for name, value in usual.items() if given[name] != value]:
+        options = ", ".join(f"--{names.get(name, name).replace('_', '-')}" for name in other)
+        raise UsageError(f"{options}: of --events only; a session table says itself what is tested")
 
 
 def _folders(given: dict[str, Any], shop: Shop, path: Path, options: Any) -> tuple[Path, Path]:
@@ -195,7 +211,9 @@ def _folders(given: dict[str, Any], shop: Shop, path: Path, options: Any) -> tup
     from local_stack.cli.data import parse_mapping
     from training.evaluation.report import digest, encoder_digest
 
-    which = [shop.cutoff, len(shop.events), shop.name, parse_mapping(given["mapping"])]
+    which = [
+        shop.cutoff, len(shop.events), shop.name, parse_mapping(given["mapping"]), shop.current,
+    ]  # fmt: skip
     root: Path = given["work"] or settings().home / "evaluations"
     folder = root / f"run-{digest(path, options, which)}"
     vectors = root / f"encoder-{encoder_digest(path, options, which)}"

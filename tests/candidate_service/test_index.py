@@ -95,6 +95,22 @@ def test_quotas_give_every_source_its_best(tmp_path: Path) -> None:
         assert set(best) <= found
 
 
+def test_a_source_that_is_left_out_proposes_and_says_nothing(index: CandidateIndex) -> None:
+    visited = ["i20", "i05"]
+    for name in SOURCES:
+        other = index.without([name])
+        found = other.candidates(visited, 40)
+        place = SOURCES.index(name)
+        assert other.propose(name, visited, 40)[0] == ()
+        assert np.isnan(found.ranks[:, place]).all()
+        assert np.isnan(found.scores[:, place]).all()
+        tuned = other.asked_with({name: {"weight": 9.0}})
+        assert tuned.candidates(visited, 40).items == found.items
+    every = set(index.candidates(visited, 40).items)
+    alone = index.without([name for name in SOURCES if name != "session"])
+    assert set(alone.candidates(visited, 40).items) == set(visited) < every
+
+
 # --- what it may know ---------------------------------------------------------------------------
 
 

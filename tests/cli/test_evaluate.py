@@ -57,6 +57,7 @@ def test_a_search_is_written_for_the_training(table: Path, tmp_path: Path) -> No
         (("TABLE", "--parameters", "TABLE"), "is no result of a search"),
         (("--events", "TABLE"), "session"),
         (("nowhere.parquet",), "does not exist"),
+        (("TABLE", "--views-only", "--map", "item=x"), "--map, --views-only: of --events only"),
     ],
 )
 def test_wrong_use_is_told(
@@ -111,7 +112,9 @@ def test_what_is_left_out_is_not_used_and_without_tuning_nothing_else_is_asked_o
     csv: Path, tmp_path: Path
 ) -> None:
     found = evaluated(tmp_path, str(csv), "--without", "sequential", "--no-tuning", "--seed", "3")
-    assert found["learned"]["sources"] == {"sequential": {"weight": 0.0, "quota": 0.0}}
+    assert found["learned"]["sources"] == {}
+    assert "sequential" not in found["recall@100"]  # it proposed nothing
+    assert "sequential_rules" not in found["baselines"]
     options = found["options"]
     assert options["without_sources"] == ["sequential"]
     assert "sequential_score" in options["without"]
@@ -180,6 +183,34 @@ def test_a_space_that_is_none_ends_a_search_before_it_begins(csv: Path, tmp_path
     assert (done.returncode, done.stdout) == (2, "")
     assert "no range" in done.stderr
     assert "label windows" not in done.stderr
+
+
+def test_a_search_that_could_not_keep_its_result_does_not_begin(csv: Path, tmp_path: Path) -> None:
+    out = tmp_path / "no folder" / "best.json"
+    done = run(tmp_path, "search", str(csv), *QUICK, "--out", str(out), "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no folder" in done.stderr
+    assert "label windows" not in done.stderr
+
+
+def test_as_served_the_item_that_is_looked_at_is_neither_listed_nor_asked_for(
+    tmp_path: Path,
+) -> None:
+    lines = [
+        f"{number},{place},{item},{'train' if number < 400 else 'test'}\n"
+        for number, session in enumerate([*tables.sessions(400, 1), *tables.sessions(60, 2)])
+        for place, item in enumerate([session[0], *session])
+    ]
+    path = tmp_path / "sessions.csv"
+    path.write_text("session_idx,position,item_id,split\n" + "".join(lines))
+    given = (str(path), "--no-tuning", "--work", str(tmp_path / "w"))
+    published, served = evaluated(tmp_path, *given), evaluated(tmp_path, *given, "--as-served")
+    assert (published["current_item_listed"], served["current_item_listed"]) == (True, False)
+    assert published["labels_that_are_the_current_item"] >= 60
+    assert served["labels_that_are_the_current_item"] == 0
+    assert served["prefixes"] == published["prefixes"] - published["labels_that_are_the_current_item"]  # fmt: skip
+    assert served["segments"]["repeat item"]["prefixes"] < 60
+    assert len(list((tmp_path / "w").glob("run-*"))) == 2
 
 
 def test_another_mapping_of_the_same_file_is_another_run(tmp_path: Path) -> None:

@@ -313,6 +313,10 @@ def test_only_rules_that_move_items_make_another_order() -> None:
         ('{"category_quota": {"most": 0}}', r"category_quota\.most: .*, got 0"),
         ('{"freshness": {"least": 1, "new_within_days": -3}}', r"freshness\.new_within_days: .*, got -3"),
         ('{"version": "a b"}', "version: .*, got 'a b'"),
+        ('{"exclude_seen": 1}', "exclude_seen: .*boolean, got 1"),
+        ('{"category_quota": {"most": "3"}}', r"category_quota\.most: .*integer, got '3'"),
+        ('{"pins": [{"item": "a", "place": 1, "place": 2}]}', "place: stands there twice"),
+        ('{"version": "default", "exclude_seen": true}', "'default' names the rules without a file"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_file_is_told(tmp_path: Path, text: str, said: str) -> None:
@@ -322,6 +326,15 @@ def test_what_is_wrong_with_a_file_is_told(tmp_path: Path, text: str, said: str)
         read_rules(path)
     assert str(error.value).startswith(f"rules {path}: ")
     assert "docs/rules.md" in str(error.value)
+
+
+def test_an_editors_mark_before_the_text_is_none_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "rules.json"
+    path.write_text('{"exclude_seen": true}', encoding="utf-8-sig")
+    assert read_rules(path) == Rules(exclude_seen=True)
+    path.write_bytes(b"\xff\xfe{")
+    with pytest.raises(UsageError, match="no UTF-8 text"):
+        read_rules(path)
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from contracts.deadline import Deadline
 from contracts.errors import InvalidEvent, UsageError, shown
 from contracts.settings import PREFIX, Settings
-from contracts.windows import LEAST_PAST, WEEK_MS, Windows
+from contracts.windows import LEAST_PAST, MOST_WINDOWS, WEEK_MS, Windows, bounds, label_windows
 
 SECRET = {"REDIS_PASSWORD": "sesame"}
 
@@ -112,9 +113,38 @@ def test_a_long_history_has_windows_of_a_week() -> None:
     assert [start // WEEK_MS for start, _ in more.labels] == [8, 7, 6]
     assert more.cutoffs == tuple(week * WEEK_MS for week in (6, 7, 8, 9, 10))
     all_of_them = Windows.of(0, 10 * WEEK_MS - 1, lambda start, end: 0, 250)
-    assert [start // WEEK_MS for start, _ in all_of_them.labels] == [8, 7, 6, 5, 4, 3]
+    assert [start // WEEK_MS for start, _ in all_of_them.labels] == [8]  # none of them holds any
     short = Windows.of(0, 2 * WEEK_MS - 1, lambda start, end: 9, 9)
     assert short.labels == ((WEEK_MS, 3 * WEEK_MS // 2),)
+
+
+def test_weeks_without_a_query_are_no_label_windows() -> None:
+    held = {4: 90, 6: 80}
+    windows = Windows.of(0, 10 * WEEK_MS - 1, lambda start, _: held.get(start // WEEK_MS, 0), 250)
+    assert [start // WEEK_MS for start, _ in windows.labels] == [6, 4]
+
+
+def test_short_windows_that_hold_little_are_made_longer_and_stay_few() -> None:
+    """As for a test part of one session among hundreds: 336 windows would take as many encoders."""
+    found = label_windows(0, 1024, 1, lambda start, end: end - start, 2000)
+    assert found[0] == (992, 1024)
+    assert len(found) == MOST_WINDOWS
+    plenty = label_windows(0, 1024, 1, lambda start, end: 100 * (end - start), 2000)
+    assert plenty == tuple((end - 1, end) for end in range(1024, 1024 - MOST_WINDOWS, -1))
+
+
+def test_a_history_begins_and_ends_without_its_strays() -> None:
+    month = np.arange(3000, 6000, 10, dtype=np.int64)
+    assert bounds(month) == (3000, 5990)
+    assert bounds(np.append(month, [100])) == (100, 5990)  # near: no stray
+    assert bounds(np.append(month, [-4000, 90_000, 90_001])) == (3000, 5990)
+    assert bounds(month[:50]) == (3000, 3490)  # of few events each counts
+    assert bounds(np.append(month[:50], [90_000])) == (3000, 90_000)
+    assert bounds(np.append(np.arange(10**6, 10**6 + 2000), [10**6 - 500])) == (
+        10**6 + 1,
+        10**6 + 1999,
+    )
+    assert bounds(np.array([7])) == (7, 7)
 
 
 @given(st.recursive(st.none() | st.integers() | st.text() | st.binary(), st.lists))

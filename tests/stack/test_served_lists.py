@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from contracts.release import Release, ReleaseStore, ranker_folder
 from contracts.rules import arrange, known_of
 from contracts.session import KEPT_EVENTS, SessionEvent, session_features
 from contracts.settings import Settings
-from contracts.tables import Offline
+from contracts.tables import EVENT_TIMESTAMP, Offline
 from tests.orchestrator.api_suite import NO_IMPRESSION, RECOMMEND
 from training import dataset, parity
 from training.evaluation.run import END
@@ -69,12 +70,19 @@ def asked(shop: Shop, prefixes: Sequence[tuple[int, int]], now: int) -> list[tup
     return found
 
 
+def as_of(settings: Settings, now: int) -> int:
+    """Now, or the end of the day in which the item table was made: it has no row of a day since."""
+    made = ds.dataset(f"{settings.offline}/{Offline.item_activity}", format="parquet")
+    newest = pc.max(made.to_table(columns=[EVENT_TIMESTAMP])[EVENT_TIMESTAMP]).as_py()
+    return min(now, int((newest + timedelta(days=1)).timestamp() * 1000) - 1)
+
+
 def evaluated(
     settings: Settings, release: Release, shop: Shop, pairs: Sequence[tuple[Query, Visit]], now: int
 ) -> list[List]:
     queries = [query for query, _ in pairs]
     sessions = {(query.session_id, now): session_features(events) for query, events in pairs}
-    items = FrozenItems.of(shop.events, shop.catalogue, now)
+    items = FrozenItems.of(shop.events, shop.catalogue, as_of(settings, now))
     index = CandidateIndex.load(Path(settings.indexes) / release.index_version)
     listed = dataset.propose(queries, index, settings.candidate_count)
     rows = dataset.rows_of(listed, frozen_reader(items, sessions))

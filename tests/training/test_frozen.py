@@ -73,6 +73,15 @@ def test_nothing_at_or_after_the_moment_is_known(rows: list[tuple[str, int, int]
     assert found["category_id"][-1] == 0
 
 
+def test_what_came_late_counts_when_it_became_known() -> None:
+    """As in Spark's rows: of yesterday and told today, it is in no row yet."""
+    yesterday = MIDNIGHT - 3_600_000
+    events = table([("a", yesterday, 2), ("a", yesterday, 2), ("a", yesterday, 2)])
+    told = [yesterday, MIDNIGHT + 299_000, MIDNIGHT + 300_000]  # 5 minutes are no delay
+    late = events.set_column(2, "received", pa.array(told, pa.int64()))
+    assert FrozenItems.of(late, None, MOMENT).take(["a"])["views_1d"].tolist() == [2]
+
+
 def test_the_catalogue_is_what_was_said_last_before_the_moment() -> None:
     at = [MOMENT - 9 * DAY, MOMENT - DAY, MOMENT + DAY]
     moments = pa.array(at, pa.timestamp("ms", "UTC"))

@@ -96,8 +96,13 @@ def test_a_parameter_that_lightgbm_refuses_is_told(tmp_path: Path) -> None:
         ({"num_leaves": {"low": 31, "high": 7}}, "no range"),
         ({"learning_rate": {"low": 0.0, "high": 0.1, "log": True}}, "no range"),
         ({"num_leaves": []}, "num_leaves"),
+        ({"num_leaves": {"low": 7, "high": 7}}, "low has to be below high"),
+        ({"num_leaves": {"low": "7", "high": 31}}, "num_leaves"),
+        ({"num_leaves": ["many"]}, "num_leaves"),
         ({"objective": ["binary"]}, "objective cannot be searched"),
-        ({"label_weight.gift": [1.0]}, "label weights are"),
+        ({"label_weight.gift": [1.0]}, "label_weight.gift cannot be searched"),
+        ({"label_weight.cart": [1.0, -1.0]}, "-1 is no weight"),
+        ({"label_weight.cart": {"low": 0, "high": 2.5}}, "0 is no weight"),
         ([1], "the file"),
     ],
 )
@@ -236,7 +241,7 @@ def test_figures_are_those_of_the_label_in_the_newest_window() -> None:
         ("{num_leaves: 3}", "the file: Invalid JSON"),
         ('{"num_leaves": 7}', "num_leaves"),
         ('{"num_leaves": {"low": 7}}', "num_leaves.*Field required"),
-        ('{"num_leaves": {"low": 7, "high": 7}}', "low 7.0 and high 7.0 are no range"),
+        ('{"num_leaves": {"low": 7, "high": 7}}', "low 7 and high 7 are no range"),
         ('{"num_leaves": {"low": 7, "high": 31, "step": 2}}', "num_leaves.*step"),
         ('{"label_weights.cart": [1.0]}', "label_weight.click|label_weight.cart"),
         ('{"verbosity": [1], "metric": ["auc"]}', "metric, verbosity cannot be searched"),
@@ -287,3 +292,25 @@ def test_a_space_without_an_end_is_refused(tmp_path: Path) -> None:
     path.write_text('{"lambda_l2": {"low": 1, "high": Infinity}}')
     with pytest.raises(UsageError, match=r"space\.json"):
         read_space(path)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "the file"),
+        ({"ranker": {}}, "label_weights"),
+        ({"ranker": {"objective": 1}, "label_weights": {}}, "ranker: objective cannot be searched"),
+        ({"ranker": {"leaves": 9}, "label_weights": {}}, "leaves cannot be searched"),
+        ({"ranker": {"num_leaves": "many"}, "label_weights": {}}, "ranker.num_leaves"),
+        ({"ranker": {"num_leaves": [9]}, "label_weights": {}}, "ranker.num_leaves"),
+        ({"ranker": {}, "label_weights": {"cart": -1}}, "label_weights.cart"),
+        ({"ranker": {}, "label_weights": {"cart": "2"}}, "label_weights.cart"),
+        (
+            {"ranker": {}, "label_weights": {"gift": 2}},
+            "label_weights: gift cannot be searched; there are cart, click",
+        ),
+    ],
+)
+def test_parameters_that_no_search_wrote_are_told(tmp_path: Path, given: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        read_found(space(tmp_path, given))

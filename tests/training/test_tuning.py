@@ -87,9 +87,9 @@ def test_without_a_known_label_nothing_is_tuned(index: CandidateIndex) -> None:
     assert tune(index, [query(("i01",), "unheard of")], 20) == {}
 
 
-def test_a_source_that_is_kept_keeps_its_weight(index: CandidateIndex) -> None:
-    off = index.asked_with({"knn": {"weight": 0.0}})
-    assert tune(off, asked(), 20, keep=("knn",))["knn"]["weight"] == 0.0
+def test_a_source_that_is_left_out_keeps_its_weight(index: CandidateIndex) -> None:
+    usual = index.manifest.parameters["knn"]["weight"]
+    assert tune(index.without(["knn"]), asked(), 20)["knn"] == {"weight": usual}
 
 
 def test_queries_beyond_the_most_are_not_asked(
@@ -138,8 +138,8 @@ def test_what_is_tuned_finds_more_of_what_was_not_asked(index: CandidateIndex) -
 def test_a_weight_of_nothing_rises_where_only_that_source_knows(index: CandidateIndex) -> None:
     """What was seen comes again: the source of the session tells it first."""
     # two steps from an item lead back to it, so that source knows too
-    off = index.asked_with({"session": {"weight": 0.0}, "two_hop": {"weight": 0.0}})
-    found = tune(off, back(300, 4), 20, keep=("two_hop",))
+    off = index.asked_with({"session": {"weight": 0.0}}).without(["two_hop"])
+    found = tune(off, back(300, 4), 20)
     assert found["session"]["weight"] > 0
     others = back(200, 5)
     assert hits(off.asked_with(found), others, 3) > hits(off, others, 3) + 0.2

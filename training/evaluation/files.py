@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,9 +16,10 @@ import pyarrow.compute as pc
 from contracts.errors import UsageError
 from contracts.events import CLICK_TYPES, EventType
 from contracts.features import text_id
+from contracts.fields import MAX_ID, MAX_PRICE, YEAR_2200
 from contracts.file_columns import columns_of, ordered_rows
 from contracts.tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP
-from contracts.windows import WEEK_MS
+from contracts.windows import WEEK_MS, bounds
 from training.evaluation.shop import Shop
 
 EPOCH_MS = int(datetime(2020, 1, 6, tzinfo=UTC).timestamp() * 1000)
@@ -41,12 +44,14 @@ TYPES = {
 """Names of types in files that an evaluation knows; other types are left out."""
 
 
-def session_table(path: Path) -> Shop:
+def session_table(path: Path, *, current: bool = True) -> Shop:
     """A table with `session_idx` (in time order), `position`, `item_id` and `split` (train or test),
     Parquet or CSV. It has no times: the test part counts as one week, and what comes before it in
-    proportion to its number of sessions. UsageError says what is wrong with the table."""
+    proportion to its number of sessions. current: see `Shop`. UsageError says what is wrong with
+    the table. Clicks of one position keep the order of the file."""
     with _database(path) as database:
         _need(database, path, SESSION_COLUMNS)
+        _need_numbers(database, path)
         (other, empty) = database.execute(_ODD).fetchall()[0]
         if other or empty:
             raise UsageError(
@@ -68,8 +73,8 @@ def session_table(path: Path) -> Shop:
         asked = {"train": train, "slot": slot, "step": step, "begin": EPOCH_MS}
         events = database.sql(_SESSIONS, params=asked).to_arrow_table()
     return Shop(
-        path.name, _clean(events), None, EPOCH_MS - train * slot, EPOCH_MS, WEEK_MS,
-        current=True, unknown=UNTOLD | TIMELESS,
+        path.name, _clean(events), None, EPOCH_MS - train * slot, EPOCH_MS,
+        _window(train * slot, WEEK_MS), current=current, unknown=UNTOLD | TIMELESS,
     )  # fmt: skip
 
 
@@ -81,68 +86,95 @@ def event_file(
     min_item_views: int = 1,
     test_days: float = 7.0,
     keep_new: bool = False,
+    current: bool = True,
 ) -> Shop:
     """A shop's events, Parquet or CSV, with the columns that `nextclick data import` knows. Visits
     are cut after 30 minutes without an event; those of one event are left out, as they hold no
     next click. The test part are the visits that begin in the last `test_days`.
 
     views_only: whether carts and purchases are left out. min_item_views: items viewed less often
-    are left out. keep_new: whether test clicks on items that the train part does not know stay;
-    published evaluations leave them out. UsageError says what is wrong.
+    are left out, as are rows that an import would refuse: `Shop.left_out` counts them. keep_new: whether test clicks on items that the train part does not know stay;
+    published evaluations leave them out. current: see `Shop`. UsageError says what is wrong.
     """
     types = [name for name, kind in TYPES.items() if not views_only or kind in CLICK_TYPES]
+    if not math.isfinite(test_days):
+        raise UsageError(f"--test-days {test_days}: expected a number of days, as 7")
     with _database(path) as database:
         kinds = {row[0]: row[1] for row in database.execute("DESCRIBE file").fetchall()}
         columns, _ = columns_of(path, kinds, mapping)
-        source = ordered_rows("file", kinds, columns, LATEST_MS)
+        source = ordered_rows("file", kinds, columns, YEAR_2200 - 1)
         database.execute("CREATE TEMP TABLE kinds (name VARCHAR, code INTEGER)")
         database.executemany("INSERT INTO kinds VALUES (?, ?)", [[n, int(TYPES[n])] for n in types])
         events = database.sql(
-            _EVENTS.format(source=source), params={"least": min_item_views}
+            _EVENTS.format(source=source, sound=_SOUND), params={"least": min_item_views}
         ).to_arrow_table()
-        catalogue = database.sql(_CATALOGUE.format(source=source)).to_arrow_table()
+        catalogue = database.sql(
+            _CATALOGUE.format(source=source, sound=_SOUND, priced=_PRICED)
+        ).to_arrow_table()
+        reasons = database.execute(_LEFT_OUT.format(source=source)).fetchall()[0]
+    left_out = {name: count for name, count in zip(_REASONS, reasons, strict=True) if count}
     if not len(events):
         raise UsageError(
-            f"{path}: no visit with two events of the types {', '.join(types)} is left; see"
-            " --views-only and --min-item-views"
+            f"{path}: no visit is left with two events ({', '.join(types)}) on items that were viewed"
+            f" {min_item_views} times or more; see --views-only and --min-item-views; rows left out:"
+            f" {left_out or 'none'}"
         )
     times = events["time"].to_numpy()
     length = int(test_days * DAY_MS)
-    first, cutoff = int(times.min()), int(times.max()) + 1 - length
+    first, last = bounds(times)
+    cutoff = last + 1 - length
     if length <= 0 or cutoff - first < length:
         raise UsageError(
-            f"{path}: the events span {(times.max() - first) / DAY_MS:.1f} days; before a test part of"
-            f" {test_days:g} days at least as many are needed: see --test-days"
+            f"{path}: the events span {(last + 1 - first) / DAY_MS:.2f} days, which leaves"
+            f" {max(0, cutoff - first) / DAY_MS:.2f} days before a test part of {test_days:g} days;"
+            " at least as many are needed: see --test-days"
         )
     if not keep_new:
         events = _known_only(events, cutoff)
     return Shop(
-        path.name, _clean(events), _catalogue(catalogue), first, cutoff, length, current=True,
-        unknown=UNTOLD,
+        path.name, _clean(events), _catalogue(catalogue), first, cutoff,
+        _window(cutoff - first, length), current=current, unknown=UNTOLD, left_out=left_out,
     )  # fmt: skip
 
 
+def _window(past: int, test: int) -> int:
+    """Length of a label window: that of the test part, or a third of a shorter past."""
+    return max(1, min(test, past // 3))
+
+
 DAY_MS = 86_400_000
-LATEST_MS = 1 << 52
 _ODD = """SELECT count(*) FILTER (split IS NULL OR split NOT IN ('train', 'test')),
-    count(*) FILTER (session_idx IS NULL OR position IS NULL OR item_id IS NULL) FROM file"""
+    count(*) FILTER (session_idx IS NULL OR position IS NULL OR item_id IS NULL
+        OR NOT isfinite(session_idx::DOUBLE) OR NOT isfinite(position::DOUBLE)) FROM file"""
 _PARTS = """SELECT count(DISTINCT session_idx) FILTER (split = 'train'),
     count(DISTINCT session_idx) FILTER (split = 'test'),
     max(session_idx) FILTER (split = 'train'), min(session_idx) FILTER (split = 'test'),
     max(clicks) FROM (SELECT *, count(*) OVER (PARTITION BY session_idx) AS clicks FROM file)"""
 _SESSIONS = """WITH placed AS (
         SELECT dense_rank() OVER (ORDER BY session_idx) - 1 AS number, item_id,
-            row_number() OVER (PARTITION BY session_idx ORDER BY position) - 1 AS place FROM file
+            row_number() OVER (PARTITION BY session_idx ORDER BY position, rowid) - 1 AS place
+        FROM file
     )
     SELECT number::VARCHAR AS visit, number::VARCHAR AS session_id, item_id::VARCHAR AS item_id,
         2::INTEGER AS type, ($begin + (number - $train) * $slot + place * $step)::BIGINT AS time
     FROM placed ORDER BY number, place"""
+_NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?$|FLOAT|DOUBLE|DECIMAL")
+# what an import takes too (`contracts.fields`)
+_SOUND = f"""session IS NOT NULL AND item IS NOT NULL AND length(session) <= {MAX_ID}
+    AND length(item) <= {MAX_ID} AND ms BETWEEN 0 AND {YEAR_2200 - 1}"""
+_PRICED = f"TRY_CAST(price AS DOUBLE) BETWEEN 0 AND {MAX_PRICE}"
+_REASONS = ("no session or item", "id too long", "no time", "another type", "price not taken")
+_LEFT_OUT = f"""SELECT count(*) FILTER (session IS NULL OR item IS NULL),
+    count(*) FILTER (length(session) > {MAX_ID} OR length(item) > {MAX_ID}),
+    count(*) FILTER ((ms BETWEEN 0 AND {YEAR_2200 - 1}) IS NOT TRUE),
+    count(*) FILTER (type IS NULL OR type NOT IN (SELECT name FROM kinds)),
+    count(*) FILTER (price IS NOT NULL AND ({_PRICED}) IS NOT TRUE) FROM ({{source}})"""  # noqa: S608  # ours
 # times of a visit are made to ascend: events of one second keep their order
 _EVENTS = """WITH told AS (
         SELECT session || '~' || visit AS visit, session AS session_id, item AS item_id,
             kinds.code AS type, ms, row_number() OVER () AS row
         FROM ({source}) AS rows JOIN kinds ON kinds.name = rows.type
-        WHERE session IS NOT NULL AND item IS NOT NULL AND ms >= 0
+        WHERE {sound}
     ),
     viewed AS (SELECT item_id FROM told WHERE type IN (2, 3) GROUP BY ALL HAVING count(*) >= $least),
     often AS (SELECT * FROM told WHERE item_id IN (SELECT item_id FROM viewed)),
@@ -154,8 +186,9 @@ _EVENTS = """WITH told AS (
 # a row for each change, so that nobody knows a price before it was told
 _CATALOGUE = """WITH told AS (
         SELECT item AS item_id, ms::BIGINT AS time, category, brand,
-            TRY_CAST(price AS DOUBLE) AS price, row_number() OVER () AS row
-        FROM ({source}) WHERE item IS NOT NULL AND ms >= 0
+            CASE WHEN {priced} THEN TRY_CAST(price AS DOUBLE) END AS price,
+            row_number() OVER () AS row
+        FROM ({source}) WHERE {sound}
     ),
     holds AS (
         SELECT item_id, time, last_value(category IGNORE NULLS) OVER so_far AS category,
@@ -180,7 +213,8 @@ def _database(path: Path) -> Iterator[Any]:
         raise UsageError(f"{path}: there is no such file")
     with duckdb.connect() as database:
         database.execute("SET TimeZone = 'UTC'")
-        read = "read_parquet" if path.suffix == ".parquet" else "read_csv_auto"
+        with path.open("rb") as file:
+            read = "read_parquet" if file.read(4) == b"PAR1" else "read_csv_auto"
         try:
             statement = f"CREATE TEMP TABLE file AS SELECT * FROM {read}($path)"  # noqa: S608  # ours
             database.execute(statement, {"path": str(path)})
@@ -198,6 +232,16 @@ def _need(database: Any, path: Path, columns: Sequence[str]) -> None:
         raise UsageError(
             f"{path}: no column {', '.join(missing)}; found {', '.join(found)}; a session table has"
             f" {', '.join(columns)}; a shop's events are evaluated by --events {path.name}"
+        )
+
+
+def _need_numbers(database: Any, path: Path) -> None:
+    kinds = {row[0]: row[1] for row in database.execute("DESCRIBE file").fetchall()}
+    texts = [name for name in ("session_idx", "position") if not _NUMBER.match(kinds[name])]
+    if texts:
+        raise UsageError(
+            f"{path}: {', '.join(texts)} hold {', '.join(kinds[name] for name in texts)}, expected"
+            " numbers: sessions numbered in the order of time, clicks in that of the session"
         )
 
 

@@ -57,11 +57,12 @@ def evaluate_shop(
             f"{shop.name}: no visit of the test part has a next click; see --test-days, or the split"
         )
     fitted: Fitted | None = None
-    if not work.has_ranked():
+    found = work.ranked()
+    if found is None:
         fitted = run.fit()
-        ranked = run.rank(fitted, prefixes)
-        work.keep_ranked(ranked, {"learned": _learned(fitted), **_used(run)})
-    ranked, kept = work.ranked()
+        found = run.rank(fitted, prefixes), {"learned": _learned(fitted), **_used(run)}
+        work.keep_ranked(*found)
+    ranked, kept = found
     queries = [shop.query(prefix) for prefix in prefixes]
     document = _figures(shop, run, ranked, queries, prefixes, asked, work)
     if asked.rules is not None:
@@ -102,7 +103,9 @@ def _figures(
     with run.stages.stage("figures and intervals"):
         baselines = {name: figures(ranks, bootstrap) for name, ranks in simple.items()}
         baselines |= {
-            name: figures(ranked.ranks[source], bootstrap) for name, source in BASELINES.items()
+            name: figures(ranked.ranks[source], bootstrap)
+            for name, source in BASELINES.items()
+            if source in ranked.ranks
         }
         parts = segments(queries, clicks, _returning(shop))
         labels = _numbers(ranked.items, [query.label for query in queries])
@@ -110,6 +113,11 @@ def _figures(
         document: dict[str, Any] = {
             "dataset": shop.name,
             "prefixes": len(queries),
+            "rows_left_out": dict(shop.left_out),
+            "current_item_listed": shop.current,
+            "labels_that_are_the_current_item": sum(
+                query.visited[-1:] == (query.label,) for query in queries
+            ),
             "sessions": len(np.unique(sessions)),
             "items": len(ranked.items),
             "train_events": int(np.count_nonzero(shop.times < shop.cutoff)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contracts.candidates import with_items
-from contracts.rules import Effect, Rules, applying, arrange, known_of
+from contracts.rules import DEFAULT, Effect, Rules, applying, arrange, known_of
 from training import dataset, parity
 from training.dataset import Listed
 from training.evaluation.figures import Bootstrap, figures
@@ -24,7 +25,8 @@ SAMPLE = 2000
 def cost(
     run: Evaluation, fitted: Fitted, prefixes: Sequence[Prefix], rules: Rules
 ) -> dict[str, Any]:
-    """Figures by score alone and with the rules, and how many places each rule changed."""
+    """Figures by score alone, with the default rules and with these; what these cost beside the
+    default; and how many items each rule moved or left out."""
     shop = run.shop
     chosen = np.random.default_rng(0).permutation(len(prefixes))[:SAMPLE]
     sample = [prefixes[row] for row in np.sort(chosen)]
@@ -33,28 +35,30 @@ def cost(
     listed = dataset.propose(queries, fitted.index, run.options.count, current=shop.current)
     rows = run.hidden(dataset.rows_of(listed, frozen_reader(items, shop.session_columns(sample))))
     scores = parity.native_scores(fitted.ranker.booster, rows.features)
-    plain, ruled = np.full(len(listed), np.inf), np.full(len(listed), np.inf)
-    changed: dict[str, int] = {}
+    ranks = {name: np.full(len(listed), np.inf) for name in ("without", "default", "with")}
+    changed: Counter[str] = Counter()
     start = 0
     for row, entry in enumerate(listed):
         own = scores[start : start + len(entry.candidates)].astype(np.float32)
         start += len(own)
+        standard, _ = _ruled(DEFAULT, entry, own, items)
         names, found = _ruled(rules, entry, own, items)
         if entry.label is not None:
-            plain[row] = 1 + np.flatnonzero(np.argsort(-own, kind="stable") == entry.label)[0]
-        if entry.query.label in names:
-            ruled[row] = 1 + names.index(entry.query.label)
-        for effect in found:
-            changed[effect.rule] = changed.get(effect.rule, 0) + 1
+            place = np.flatnonzero(np.argsort(-own, kind="stable") == entry.label)[0]
+            ranks["without"][row] = 1 + place
+        for which, order in (("default", standard), ("with", names)):
+            if entry.query.label in order:
+                ranks[which][row] = 1 + order.index(entry.query.label)
+        changed.update(effect.rule for effect in found)
     bootstrap = Bootstrap(np.array([first for first, _ in sample], dtype=np.int64))
-    without, with_rules = figures(plain, bootstrap), figures(ruled, bootstrap)
+    told = {name: figures(of, bootstrap) for name, of in ranks.items()}
+    cost = told["default"]["ndcg@20"]["value"] - told["with"]["ndcg@20"]["value"]
     return {
         "version": rules.name,
         "prefixes": len(sample),
-        "without": without,
-        "with": with_rules,
-        "cost_in_ndcg@20": round(without["ndcg@20"]["value"] - with_rules["ndcg@20"]["value"], 5),
-        "effects": changed,
+        **told,
+        "cost_in_ndcg@20": round(cost, 5),
+        "effects": dict(changed),
     }
 
 
@@ -66,6 +70,7 @@ def _ruled(
     last = items.take(np.array(visited[-1:], dtype=object))["category_id"]
     category = int(last[0]) if len(last) else 0
     out = set(rules.left_out(visited, ()))
+    gone = _left_out(rules, entry, own, out)
     kept = [row for row, name in enumerate(entry.candidates.items) if name not in out]
     pins = [
         pin.item
@@ -77,4 +82,14 @@ def _ruled(
     below = np.full(len(shown) - len(kept), own.min(initial=0) - 1, dtype=np.float32)
     known = known_of(items.take(np.array(shown.items, dtype=object)), shown)
     found = arrange(rules, shown.items, np.append(own[kept], below), known, LISTED, category)
-    return [shown.items[row] for row in found.order], found.effects
+    return [shown.items[row] for row in found.order], [*gone, *found.effects]
+
+
+def _left_out(rules: Rules, entry: Listed, own: Floats, out: set[str]) -> list[Effect]:
+    """What would have been listed, but is not even a candidate."""
+    name = "exclude_seen" if rules.exclude_seen else "exclude_current"
+    best = np.argsort(-own, kind="stable")[:LISTED].tolist()
+    items = [entry.candidates.items[row] for row in best]
+    return [
+        Effect(name, item, place, None) for place, item in enumerate(items, start=1) if item in out
+    ]

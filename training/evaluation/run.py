@@ -202,30 +202,24 @@ class Evaluation:
             repeats=self.shop.current, warm=False,
         )  # fmt: skip
 
-    def _off(self) -> Parameters:
-        return {name: {"weight": 0.0, "quota": 0.0} for name in self.options.without_sources}
-
     def _index(self, cutoff: int, vectors: Mapping[int, Any], parameters: Any) -> CandidateIndex:
         manifest = build_index(
             self.shop.before(cutoff), vectors.get(cutoff), cutoff, self.folder / "indexes",
             parameters=parameters, catalogue=self.shop.catalogue,
         )  # fmt: skip
-        return CandidateIndex.load(self.folder / "indexes" / manifest.version, verify=False)
+        index = CandidateIndex.load(self.folder / "indexes" / manifest.version, verify=False)
+        return index.without(self.options.without_sources)
 
     def _tuned(
         self, index: CandidateIndex, prefixes: list[Prefix], progress: Callable[[int, int], None]
     ) -> Parameters:
-        """Of the newest label window: where there is no tuning, only what is left out is."""
+        """Of the newest label window."""
         if not self.options.tune:
-            return self._off()
-        found = tune(
+            return {}
+        return tune(
             index, [self.shop.query(prefix) for prefix in prefixes], self.options.count,
-            current=self.shop.current, keep=self.options.without_sources, report=progress,
+            current=self.shop.current, report=progress,
         )  # fmt: skip
-        return {
-            name: {**found.get(name, {}), **values}
-            for name, values in {**found, **self._off()}.items()
-        }
 
     def _rows(
         self, index: CandidateIndex, cutoff: int, prefixes: list[Prefix]
@@ -302,7 +296,7 @@ class Evaluation:
     def _by_source(
         self, index: CandidateIndex, queries: list[Query]
     ) -> dict[str, npt.NDArray[np.float64]]:
-        """The rank of each label in what every source alone proposes."""
+        """The rank of each label in what every source alone proposes, of those that are asked."""
         ranks = np.full((len(queries), len(SOURCES)), np.inf)
         for row, query in enumerate(queries):
             label = index.number(query.label)
@@ -312,7 +306,11 @@ class Evaluation:
                 source, place = np.nonzero(found.items == label)
                 listed = place < found.counts[source]
                 ranks[row, source[listed]] = place[listed] + 1
-        return {name: ranks[:, column] for column, name in enumerate(SOURCES)}
+        return {
+            name: ranks[:, column]
+            for column, name in enumerate(SOURCES)
+            if name not in self.options.without_sources
+        }
 
 
 def left_out(names: Sequence[str]) -> tuple[tuple[str, ...], frozenset[str]]:

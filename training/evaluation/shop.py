@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -23,9 +23,11 @@ CLICKS = frozenset(int(kind) for kind in CLICK_TYPES)
 class Shop:
     """events: the columns of `Offline.events_clean` that are read, by visit and time, no two events
     of a visit at the same time; catalogue: `Offline.item_catalogue`, None where the file tells
-    nothing of items. cutoff: milliseconds; visits that begin later are the test part. length: of the
-    test part, and so of a label window. current: whether a second click on the item that is looked
-    at counts as a next click. unknown: ranked features that the file cannot tell."""
+    nothing of items. cutoff: milliseconds; visits that begin later are the test part. length: of a
+    label window. current: whether the item that is looked at may be proposed, and a second click on
+    it counts as a next click, as in published evaluations; the default rules never list it. unknown:
+    ranked features that the file cannot tell. left_out: rows of the file by the reason why they do
+    not count."""
 
     name: str
     events: pa.Table
@@ -35,6 +37,7 @@ class Shop:
     length: int
     current: bool
     unknown: frozenset[str]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def items(self) -> npt.NDArray[np.object_]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy.typing as npt
 
 from training.evaluation.run import Ranked
 
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 RANKED_FILE, LEARNED_FILE, PEER_FILE = "ranked.npz", "learned.json", "wsknn.npz"
 
 
@@ -20,9 +23,6 @@ class Work:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-
-    def has_ranked(self) -> bool:
-        return (self._folder / RANKED_FILE).is_file() and (self._folder / LEARNED_FILE).is_file()
 
     def keep_ranked(self, ranked: Ranked, learned: dict[str, Any]) -> None:
         arrays: dict[str, npt.NDArray[Any]] = {
@@ -36,14 +36,18 @@ class Work:
         building.write_text(json.dumps(learned, default=float))
         building.replace(self._folder / LEARNED_FILE)  # last: with it the stage is finished
 
-    def ranked(self) -> tuple[Ranked, dict[str, Any]]:
-        with np.load(self._folder / RANKED_FILE, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        found = Ranked(
-            _under("rank.", arrays), _under("recalled.", arrays), arrays["lists"],
-            tuple(arrays["items"].tolist()),
-        )  # fmt: skip
-        return found, json.loads((self._folder / LEARNED_FILE).read_text())
+    def ranked(self) -> tuple[Ranked, dict[str, Any]] | None:
+        """None where the stage was not finished, or a file is damaged."""
+        try:
+            arrays = _read(self._folder / RANKED_FILE)
+            learned = json.loads((self._folder / LEARNED_FILE).read_bytes())
+            found = Ranked(
+                _under("rank.", arrays), _under("recalled.", arrays), arrays["lists"],
+                tuple(arrays["items"].tolist()),
+            )  # fmt: skip
+        except _UNREADABLE:
+            return None
+        return found, learned
 
     def keep_peer(self, ranks: npt.NDArray[np.float64], seconds: dict[str, float]) -> None:
         self._write(
@@ -52,12 +56,12 @@ class Work:
         )
 
     def peer(self, queries: int) -> tuple[npt.NDArray[np.float64], dict[str, float]] | None:
-        path = self._folder / PEER_FILE
-        if not path.is_file():
+        try:
+            arrays = _read(self._folder / PEER_FILE)
+            ranks = arrays.pop("ranks")
+        except _UNREADABLE:
             return None
-        with np.load(path, allow_pickle=False) as file:
-            ranks = file["ranks"]
-            seconds = {name: float(file[name]) for name in file.files if name != "ranks"}
+        seconds = {name: float(value) for name, value in arrays.items()}
         return (ranks, seconds) if len(ranks) == queries else None
 
     def _write(self, name: str, arrays: dict[str, npt.NDArray[Any]]) -> None:
@@ -65,6 +69,11 @@ class Work:
         with building.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
         building.replace(self._folder / name)
+
+
+def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
 
 
 def _under(prefix: str, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

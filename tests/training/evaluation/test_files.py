@@ -57,6 +57,8 @@ def test_parquet_says_the_same(tmp_path: Path) -> None:
         (HEAD + "1,0,a,train\n1,1,b,train\n", "1 train and 0 test sessions"),
         (HEAD + "1,0,a,test\n1,1,b,test\n", "0 train and 1 test sessions"),
         (HEAD + "1,0,a,test\n2,1,b,train\n", "in the order of time"),
+        (HEAD + "1,0,a,train\n1,nan,b,train\n2,0,b,test\n", "1 lack a session, a position or"),
+        (HEAD + "s1,0,a,train\ns2,0,b,test\n", "session_idx hold VARCHAR, expected numbers"),
         ("", "t.csv"),
     ],
 )
@@ -139,9 +141,11 @@ def test_a_pause_of_half_an_hour_ends_a_visit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "options", "said"),
     [
-        (OLD + NEW, {"min_item_views": 50}, "no visit with two events"),
+        (OLD + NEW, {"min_item_views": 50}, "no visit is left with two events"),
         (OLD + NEW, {"test_days": 30.0}, "at least as many are needed"),
-        (rows("s", 0, *views("a")), {}, "no visit with two events"),
+        (rows("s", 0, *views("a")), {}, "no visit is left with two events"),
+        (OLD + NEW, {"test_days": float("nan")}, "--test-days nan: expected a number"),
+        (OLD + NEW, {"test_days": float("inf")}, "--test-days inf: expected a number"),
     ],
 )
 def test_what_is_wrong_with_events_is_told(
@@ -149,6 +153,65 @@ def test_what_is_wrong_with_events_is_told(
 ) -> None:
     with pytest.raises(UsageError, match=said):
         events(tmp_path, text, **options)
+
+
+def test_rows_that_an_import_would_refuse_are_left_out_and_counted(tmp_path: Path) -> None:
+    """Long ids were cut and became one item, so that every list was right."""
+    wrong = rows("w", 19.4, *views("x" * 3000 + "1", "x" * 3000 + "2", "a", ""))
+    wrong += rows("w" * 300, 19.4, *views("a", "b")) + rows("v", 19.4, ("sung", "a"))
+    wrong += "u,a,yesterday,view,c,b,1\nu,b,,view,c,b,1\nu,b,99999999999999,view,c,b,1\n"
+    shop = events(tmp_path, OLD + NEW + wrong, views_only=True)
+    assert asked(shop) == asked(events(tmp_path, OLD + NEW, views_only=True))
+    assert shop.left_out == {
+        "no session or item": 1, "id too long": 4, "no time": 3, "another type": 2,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("price", ["inf", "-inf", "-1", "1e300", "dear"])
+def test_a_price_that_is_none_is_unknown(tmp_path: Path, price: str) -> None:
+    told = f"s0,a,{(BEGIN + 3600) * 1000},view,cat.a,b,{price}\n"
+    shop = events(tmp_path, OLD + NEW + told, views_only=True)
+    assert shop.catalogue is not None
+    assert {each for each in shop.catalogue["price"].to_pylist() if each is not None} == {10.0}
+    assert shop.left_out["price not taken"] == 1
+
+
+def test_clicks_of_one_position_keep_the_order_of_the_file(tmp_path: Path) -> None:
+    rows = "".join(f"2,0,{item},test\n" for item in ("d", "a", "c", "b"))
+    shop = table(tmp_path, HEAD + "1,0,a,train\n1,1,b,train\n" + rows)
+    assert shop.items.tolist() == ["a", "b", "d", "a", "c", "b"]
+
+
+def test_a_file_is_read_by_what_it_is_and_not_by_its_name(tmp_path: Path) -> None:
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    expected = asked(table(tmp_path, GOOD))
+    pyarrow.parquet.write_table(pyarrow.csv.read_csv(tmp_path / "t.csv"), tmp_path / "t.PQ")
+    assert asked(session_table(tmp_path / "t.PQ")) == expected
+
+
+def test_the_item_that_is_looked_at_is_asked_for_only_where_that_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(GOOD)
+    assert asked(session_table(path, current=False)) == [(("a",), "c")]
+    path = tmp_path / "e.csv"
+    path.write_text(COLUMNS + OLD + NEW)
+    shop = event_file(path, views_only=True, current=False)
+    assert asked(shop) == [(("a",), "b")]
+
+
+def test_a_test_part_as_long_as_the_train_part_has_shorter_label_windows(tmp_path: Path) -> None:
+    text = [f"{n},{p},i{p},{'train' if n < 9 else 'test'}\n" for n in range(18) for p in range(3)]
+    shop = table(tmp_path, HEAD + "".join(text))
+    assert shop.length == (shop.cutoff - shop.first) // 3
+
+
+def test_a_late_stray_visit_is_not_the_test_part(tmp_path: Path) -> None:
+    many = "".join(rows(f"s{n}", n / 10, *views("a", "b", "c")) for n in range(100))
+    stray = rows("z", 300, *views("a", "b"))
+    shop = events(tmp_path, many + stray, test_days=3)
+    assert shop.cutoff < (BEGIN + 8 * DAY) * 1000
 
 
 # --- counted by hand -----------------------------------------------------------------------------
@@ -202,7 +265,7 @@ def test_a_missing_column_of_events_is_told_beside_what_came_and_what_is_needed(
     assert "found the columns visitor, item_id, time, type" in message
     assert "needed are session_id, item_id, time, type" in message
     named = {"session": "visitor", "item": "item_id", "time": "time", "type": "type"}
-    with pytest.raises(UsageError, match="no visit with two events"):
+    with pytest.raises(UsageError, match="no visit is left with two events"):
         event_file(path, named)
 
 
@@ -215,7 +278,7 @@ def test_what_is_left_of_too_few_views_says_which_options_did_it(tmp_path: Path)
 
 
 def test_a_history_that_is_too_short_says_its_days(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"span 19\.5 days.* 10 days.*--test-days"):
+    with pytest.raises(UsageError, match=r"span 19\.50 days.* 9\.50 days .* 10 days;.*--test-days"):
         events(tmp_path, OLD + NEW, test_days=10.0)
 
 

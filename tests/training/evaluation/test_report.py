@@ -85,8 +85,14 @@ def test_seconds_and_memory_by_stage(document: dict[str, Any]) -> None:
 
 def test_rules_that_leave_out_what_was_seen_cost_the_repeats(document: dict[str, Any]) -> None:
     cost = document["rules"]
-    assert cost["without"]["ndcg@20"]["value"] > cost["with"]["ndcg@20"]["value"] > 0
-    assert cost["cost_in_ndcg@20"] > 0
+    without, default, own = (
+        cost[which]["ndcg@20"]["value"] for which in ("without", "default", "with")
+    )
+    assert without > own > 0
+    # of default rules too, and what they cost is not said of the file
+    assert cost["cost_in_ndcg@20"] == pytest.approx(default - own, abs=1e-4)
+    assert cost["effects"]["exclude_seen"] > 0
+    assert "exclude_current" not in cost["effects"]
 
 
 def test_a_run_that_was_ranked_is_not_fitted_again(
@@ -107,7 +113,7 @@ def test_a_stage_that_was_not_finished_is_done_again(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = work.Work(tmp_path)
-    assert not kept.has_ranked()
+    assert kept.ranked() is None
 
     def killed(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
@@ -116,9 +122,9 @@ def test_a_stage_that_was_not_finished_is_done_again(
         patched.setattr(np, "savez", killed)
         with pytest.raises(KeyboardInterrupt):
             evaluate_shop(session_table(table), tables.SMALL, Asked(0), tmp_path, no_report)
-    assert not kept.has_ranked()
+    assert kept.ranked() is None
     found = evaluate_shop(session_table(table), tables.SMALL, Asked(0), tmp_path, no_report)
-    assert kept.has_ranked()
+    assert kept.ranked() is not None
     assert "wsknn" not in found["baselines"]
 
 

@@ -16,7 +16,7 @@ from training.evaluation import peers, report
 from training.evaluation.files import session_table
 from training.evaluation.report import Asked, digest, evaluate_shop
 from training.evaluation.run import Evaluation, Options, Ranked, left_out
-from training.evaluation.work import LEARNED_FILE, RANKED_FILE, Work
+from training.evaluation.work import LEARNED_FILE, PEER_FILE, RANKED_FILE, Work
 
 FIGURES = ("hit_rate@10", "mrr@20", "recall@100", "lists", "segments", "learned")
 
@@ -97,7 +97,9 @@ def test_a_run_that_ended_before_its_ranks_were_whole_ranks_again(
 def test_what_is_kept_is_read_as_it_was(tmp_path: Path) -> None:
     work = Work(tmp_path / "new" / "folder")
     work.keep_ranked(ranked(), {"learned": {"trees": 3}})
-    found, learned = work.ranked()
+    kept_ranked = work.ranked()
+    assert kept_ranked is not None
+    found, learned = kept_ranked
     assert learned == {"learned": {"trees": 3}}
     assert found.items == ranked().items
     np.testing.assert_array_equal(found.lists, ranked().lists)
@@ -115,9 +117,9 @@ def test_what_is_kept_is_read_as_it_was(tmp_path: Path) -> None:
 def test_ranks_without_what_was_learned_are_not_taken(tmp_path: Path, lost: str) -> None:
     work = Work(tmp_path)
     work.keep_ranked(ranked(), {})
-    assert work.has_ranked()
+    assert work.ranked() is not None
     (tmp_path / lost).unlink()
-    assert not work.has_ranked()
+    assert work.ranked() is None
 
 
 def test_ranks_of_a_peer_are_taken_for_as_many_queries_only(tmp_path: Path) -> None:
@@ -158,7 +160,23 @@ def test_a_half_written_file_is_not_taken_and_leaves_the_one_before(
     found = work.peer(3)
     assert found is not None
     assert found[0].tolist() == [0.0, 1.0, 2.0]
-    assert work.ranked()[0].items == ranked().items
+    read = work.ranked()
+    assert read is not None
+    assert read[0].items == ranked().items
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"PK\x03\x04 no archive", b"\x93NUMPY"])
+def test_a_damaged_file_is_as_none(tmp_path: Path, content: bytes) -> None:
+    work = Work(tmp_path)
+    work.keep_ranked(ranked(), {})
+    work.keep_peer(np.arange(3.0), {"fit": 1.0})
+    (tmp_path / PEER_FILE).write_bytes(content)
+    assert work.peer(3) is None
+    for name in (RANKED_FILE, LEARNED_FILE):
+        work.keep_ranked(ranked(), {})
+        assert work.ranked() is not None
+        (tmp_path / name).write_bytes(content)
+        assert work.ranked() is None
 
 
 def others() -> list[Options]:
