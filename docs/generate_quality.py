@@ -153,7 +153,7 @@ def lists(dataset: str, found: Mapping[str, Document]) -> str:
 
 def rules(dataset: str, found: Mapping[str, Document]) -> str:
     of = found[dataset]["rules"]
-    rows = [[name, *(_value(of[which][m]) for m in MEASURES)] for name, which in (("by score", "without"), ("with the rules", "with"))]  # fmt: skip
+    rows = [[name, *(_value(of[which][m]) for m in MEASURES)] for name, which in (("by score", "without"), ("with the default rules", "default"), ("with the example's", "with"))]  # fmt: skip
     return _table([f"{of['prefixes']:,} prefixes", *HEAD], rows)
 
 
@@ -172,7 +172,7 @@ def charts(found: Mapping[str, Document]) -> None:
 
     IMAGES.mkdir(exist_ok=True)
     for name, own in found.items():
-        if f"methods-{name} " not in PAGE.read_text():
+        if f"quality-{name}.png" not in PAGE.read_text():
             continue
         figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
         _bars(left, own, "hit_rate@20", "HR@20")

@@ -15,6 +15,7 @@ def evaluation_text(document: Mapping[str, Any]) -> str:
     """Figures beside the baselines, recall by source, segments, time and memory."""
     parts = [
         f"{document['dataset']}: {document['prefixes']:,} prefixes of {document['sessions']:,} test sessions",
+        *_left_out(document["rows_left_out"]),
         _protocol(document),
         _methods(document),
         "The next item is among the first 100 of a source, or of the merged candidates (95 % interval)",
@@ -40,6 +41,11 @@ def evaluation_text(document: Mapping[str, Any]) -> str:
         f"{document['seconds_in_all']:.0f} s in all ({seconds}); at most {document['peak_memory_mb']:,.0f} MB"
     )
     return "\n\n".join(parts)
+
+
+def _left_out(rows: Mapping[str, int]) -> list[str]:
+    told = ", ".join(f"{reason} {count:,}" for reason, count in rows.items())
+    return [f"Rows of the file that do not count: {told}"] if told else []
 
 
 def _protocol(document: Mapping[str, Any]) -> str:

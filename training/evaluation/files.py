@@ -93,8 +93,9 @@ def event_file(
     next click. The test part are the visits that begin in the last `test_days`.
 
     views_only: whether carts and purchases are left out. min_item_views: items viewed less often
-    are left out, as are rows that an import would refuse: `Shop.left_out` counts them. keep_new: whether test clicks on items that the train part does not know stay;
-    published evaluations leave them out. current: see `Shop`. UsageError says what is wrong.
+    are left out, as are rows that an import would refuse: `Shop.left_out` counts them. keep_new:
+    whether test clicks on items that the train part does not know stay; published evaluations leave
+    them out. current: see `Shop`. UsageError says what is wrong.
     """
     types = [name for name, kind in TYPES.items() if not views_only or kind in CLICK_TYPES]
     if not math.isfinite(test_days):

@@ -49,6 +49,8 @@ def wsknn_ranks(
         times = list(range(len(query.visited)))
         # None where it knows none of the items
         found = (model.recommend([list(query.visited), times]) if query.visited else None) or ()
+        if not shop.current:
+            found = [each for each in found if each[0] != query.visited[-1]]
         names = [name for name, _ in found]
         if query.label in names:
             scores = np.array([score for _, score in found], dtype=np.float64)

@@ -22,3 +22,16 @@ def test_a_visit_of_which_wsknn_knows_no_item_is_a_miss(tmp_path: Path) -> None:
     ranks, _ = wsknn_ranks(shop, queries, lambda done, of: None)
     assert np.isinf(ranks[:2]).all()
     assert np.isfinite(ranks[2])
+
+
+def test_as_served_wsknn_too_does_not_list_the_item_that_is_looked_at(tmp_path: Path) -> None:
+    path = tables.write(tmp_path / "t.parquet", tables.sessions(200, 1), tables.sessions(20, 2))
+    listed = []
+    for current in (True, False):
+        shop = session_table(path, current=current)
+        asked = [Query("v", "s", shop.cutoff, ("i01",), item, shop.cutoff + 1) for item in ("i01", "i02")]  # fmt: skip
+        ranks, _ = wsknn_ranks(shop, asked, lambda done, of: None)
+        listed.append(ranks.tolist())
+    assert listed[0][0] < listed[0][1]
+    assert listed[1][0] == np.inf
+    assert listed[1][1] == listed[0][1] - 1
