@@ -88,7 +88,7 @@ def test_rules_that_leave_out_what_was_seen_cost_the_repeats(document: dict[str,
     without, default, own = (
         cost[which]["ndcg@20"]["value"] for which in ("without", "default", "with")
     )
-    assert without > own > 0
+    assert without >= default > own > 0
     # of default rules too, and what they cost is not said of the file
     assert cost["cost_in_ndcg@20"] == pytest.approx(default - own, abs=1e-4)
     assert cost["effects"]["exclude_seen"] > 0
