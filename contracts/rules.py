@@ -52,7 +52,7 @@ class Match(_Strict):
 
     @model_validator(mode="after")
     def _names_something(self) -> Match:
-        if not self.model_dump(exclude_defaults=True, exclude={"by", "name"}):
+        if not self.model_dump(exclude_defaults=True, exclude={"by"}):
             raise ValueError("matches every item: say which items, category, brand, price or age")
         if None not in (self.price_from, self.price_to) and self.price_from > self.price_to:  # type: ignore[operator]
             raise ValueError(f"price_from {self.price_from} is above price_to {self.price_to}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from contracts.errors import UsageError
 from contracts.features import RANKED
@@ -15,6 +16,7 @@ from training.dataset import Rows, joined
 if TYPE_CHECKING:
     import lightgbm
 
+Floats = npt.NDArray[np.float64]
 LATER = 0.2
 """Share of the newest label window's queries, the latest ones, that decide the number of trees where
 there are no other windows to learn from."""
@@ -41,8 +43,7 @@ def parameters(rows: int, seed: int) -> dict[str, Any]:
     """LightGBM's parameters; a small shop gets smaller leaves."""
     return {
         "objective": "lambdarank",
-        "metric": "ndcg",
-        "eval_at": [20],
+        "metric": "None",  # `_ndcg`: LightGBM's own takes equal scores in the order of the rows
         "lambdarank_truncation_level": 20,
         "learning_rate": 0.1,
         "num_leaves": 15,
@@ -66,7 +67,7 @@ def fit(windows: Sequence[Rows], seed: int = 0, given: Mapping[str, Any] | None 
 
     The number of trees comes from the newest window, of a single one from its later queries; then
     all learn. given: LightGBM's parameters that differ from `parameters`.
-    UsageError when there are too few queries.
+    UsageError when there are too few queries, or LightGBM refuses what is given.
     """
     queries = sum(len(rows.sizes) for rows in windows)
     if queries < MIN_QUERIES:
@@ -75,9 +76,14 @@ def fit(windows: Sequence[Rows], seed: int = 0, given: Mapping[str, Any] | None 
             f" {MIN_QUERIES}: import more history, or generate a larger shop"
         )
     rows = joined(list(reversed(windows)))
+    import lightgbm
+
     chosen = parameters(len(rows.label), seed) | dict(given or {})
-    trees, ndcg = _number_of_trees(*validation_split(windows), chosen)[1:]
-    return Fitted(_train(rows, chosen, trees), trees, ndcg, chosen)
+    try:
+        trees, ndcg = _number_of_trees(*validation_split(windows), chosen)[1:]
+        return Fitted(_train(rows, chosen, trees), trees, ndcg, chosen)
+    except lightgbm.basic.LightGBMError as error:
+        raise UsageError(f"LightGBM takes no ranker with {dict(given or {})}: {error}") from None
 
 
 def validation_split(windows: Sequence[Rows]) -> tuple[Rows, Rows]:
@@ -112,9 +118,27 @@ def _number_of_trees(
         num_boost_round=MAX_TREES,
         valid_sets=[_dataset(later, learn)],
         valid_names=["later"],
+        feval=_ndcg(later),
         callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
     )
     return searched, searched.best_iteration, float(searched.best_score["later"]["ndcg@20"])
+
+
+def _ndcg(rows: Rows) -> Callable[[Floats, Any], tuple[str, float, bool]]:
+    """NDCG@20 as `training.metrics` has it, equal scores sharing the middle of their places: rows
+    stand in the order of the merge, and a ranker that knows nothing would get that for its own."""
+    starts = np.concatenate(([0], np.cumsum(rows.sizes)[:-1])).astype(np.intp)
+    labels = np.flatnonzero(rows.label)  # one a query
+
+    def gain(scores: Floats, _: Any) -> tuple[str, float, bool]:
+        own = np.repeat(scores[labels], rows.sizes)
+        above = np.add.reduceat(scores > own, starts, dtype=np.int64)
+        equal = np.add.reduceat(scores == own, starts, dtype=np.int64)
+        ranks = above + (equal + 1) / 2
+        gains = np.where(ranks <= 20, 1 / np.log2(ranks + 1), 0)
+        return "ndcg@20", float(np.average(gains, weights=rows.weight)), True
+
+    return gain
 
 
 def _train(rows: Rows, chosen: dict[str, Any], trees: int) -> lightgbm.Booster:

@@ -74,7 +74,7 @@ def _data_options(command: Command) -> Command:
 @click.option(
     "--without",
     multiple=True,
-    help="Leave out a candidate source, or features: a name, a view or a group of contracts/features.py; may be repeated.",
+    help="Leave out a candidate source (and the baseline that it is), or features: a name, a view or a group of contracts/features.py; may be repeated.",
 )
 @click.option(
     "--peer-queries",
@@ -102,6 +102,7 @@ def evaluate(
     from contracts.rules import read_rules
     from local_stack.cli.progress import StepProgress
     from local_stack.show_evaluation import evaluation_text
+    from training.encoder.learn import Options as EncoderOptions
     from training.evaluation.report import Asked, evaluate_shop
     from training.evaluation.run import Options, left_out
     from training.search import read_found
@@ -110,6 +111,7 @@ def evaluate(
     sources, features = left_out(without)
     options = Options(
         queries=given["queries"], seed=given["seed"], embedding=not given["no_embedding"],
+        encoder=EncoderOptions(seed=given["seed"]),
         tune=not no_tuning, without=features, without_sources=sources, **read_found(parameters),
     )  # fmt: skip
     folder, vectors = _folders(given, shop, path, options)
@@ -187,7 +189,7 @@ def _shop(given: dict[str, Any]) -> tuple[Shop, Path]:
     if (table is None) == (events is None):
         raise UsageError("give a session table, or --events and a file of events: one of them")
     if table is not None:
-        _only_events(given)
+        _refuse(given, "of --events only; a session table says itself what is tested")
         return session_table(table, current=not given["as_served"]), table
     shop = event_file(
         events, parse_mapping(given["mapping"]), views_only=given["views_only"],
@@ -197,13 +199,13 @@ def _shop(given: dict[str, Any]) -> tuple[Shop, Path]:
     return shop, events
 
 
-def _only_events(given: dict[str, Any]) -> None:
-    """UsageError where an option is given that a session table knows nothing of."""
+def _refuse(given: dict[str, Any], why: str) -> None:
+    """UsageError where an option of event files is given."""
     usual = {"mapping": None, "views_only": False, "min_item_views": 1, "test_days": 7.0, "keep_new": False}  # fmt: skip
     names = {"mapping": "map"}
     if other := [name for name, value in usual.items() if given[name] != value]:
         options = ", ".join(f"--{names.get(name, name).replace('_', '-')}" for name in other)
-        raise UsageError(f"{options}: of --events only; a session table says itself what is tested")
+        raise UsageError(f"{options}: {why}")
 
 
 def _folders(given: dict[str, Any], shop: Shop, path: Path, options: Any) -> tuple[Path, Path]:
@@ -211,8 +213,10 @@ def _folders(given: dict[str, Any], shop: Shop, path: Path, options: Any) -> tup
     from local_stack.cli.data import parse_mapping
     from training.evaluation.report import digest, encoder_digest
 
+    asked = ("as_served", "views_only", "min_item_views", "test_days", "keep_new")
     which = [
-        shop.cutoff, len(shop.events), shop.name, parse_mapping(given["mapping"]), shop.current,
+        shop.cutoff, len(shop.events), shop.name, parse_mapping(given["mapping"]),
+        *(given[name] for name in asked),
     ]  # fmt: skip
     root: Path = given["work"] or settings().home / "evaluations"
     folder = root / f"run-{digest(path, options, which)}"
@@ -224,16 +228,21 @@ def _folders(given: dict[str, Any], shop: Shop, path: Path, options: Any) -> tup
 
 
 def _label_rows(given: dict[str, Any], progress: Any) -> tuple[str, Any, Any]:
+    from training.encoder.learn import Options as EncoderOptions
     from training.evaluation.run import Evaluation, Options
     from training.train import Options as TrainOptions
     from training.train import label_rows
 
     embedding = not given["no_embedding"]
     if given["table"] is None and given["events"] is None:
+        _refuse(given, "of --events only; without a file the shop's own tables are searched")
         options = TrainOptions(queries=given["queries"], seed=given["seed"], embedding=embedding)
         return ("the shop", *label_rows(settings(), options, progress))
     shop, path = _shop(given)
-    wanted = Options(queries=given["queries"], seed=given["seed"], embedding=embedding)
+    wanted = Options(
+        queries=given["queries"], seed=given["seed"], embedding=embedding,
+        encoder=EncoderOptions(seed=given["seed"]),
+    )  # fmt: skip
     folder, vectors = _folders(given, shop, path, wanted)
     learned = Evaluation(shop, wanted, folder, progress, vectors).learn()
     return shop.name, learned.rows, learned.kinds

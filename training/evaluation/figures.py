@@ -42,8 +42,12 @@ class Bootstrap:
         for _ in range(0, RESAMPLES, BLOCK):
             drawn = rng.multinomial(self._count, np.full(self._count, 1 / self._count), size=BLOCK)
             total = drawn @ sums
-            means.append(total[:, :-1] / np.maximum(total[:, -1:], 1e-12))
-        low, high = np.percentile(np.concatenate(means), LEVEL, axis=0)
+            drawn_any = total[:, -1] > 0  # few visits are in no resample but some
+            means.append(total[drawn_any, :-1] / total[drawn_any, -1:])
+        every = np.concatenate(means)
+        if not len(every):
+            return np.zeros((2, columns.shape[1]))
+        low, high = np.percentile(every, LEVEL, axis=0)
         return np.stack([low, high])
 
 

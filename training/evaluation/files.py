@@ -93,7 +93,8 @@ def event_file(
     next click. The test part are the visits that begin in the last `test_days`.
 
     views_only: whether carts and purchases are left out. min_item_views: items viewed less often
-    are left out, as are rows that an import would refuse: `Shop.left_out` counts them. keep_new:
+    are left out, as are rows without session, item or time, with ids that are too long and of other
+    types: `Shop.left_out` counts them. keep_new:
     whether test clicks on items that the train part does not know stay; published evaluations leave
     them out. current: see `Shop`. UsageError says what is wrong.
     """
@@ -160,11 +161,17 @@ _SESSIONS = """WITH placed AS (
         2::INTEGER AS type, ($begin + (number - $train) * $slot + place * $step)::BIGINT AS time
     FROM placed ORDER BY number, place"""
 _NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?$|FLOAT|DOUBLE|DECIMAL")
-# what an import takes too (`contracts.fields`)
+# as an import, by `contracts.fields`; repeats stay, as in published evaluations
 _SOUND = f"""session IS NOT NULL AND item IS NOT NULL AND length(session) <= {MAX_ID}
     AND length(item) <= {MAX_ID} AND ms BETWEEN 0 AND {YEAR_2200 - 1}"""
 _PRICED = f"TRY_CAST(price AS DOUBLE) BETWEEN 0 AND {MAX_PRICE}"
-_REASONS = ("no session or item", "id too long", "no time", "another type", "price not taken")
+_REASONS = (
+    "no session or item",
+    "id too long",
+    "no time",
+    "another type",
+    "price not taken, the row counts",
+)
 _LEFT_OUT = f"""SELECT count(*) FILTER (session IS NULL OR item IS NULL),
     count(*) FILTER (length(session) > {MAX_ID} OR length(item) > {MAX_ID}),
     count(*) FILTER ((ms BETWEEN 0 AND {YEAR_2200 - 1}) IS NOT TRUE),

@@ -23,10 +23,16 @@ LISTED = 100
 
 
 def simple(shop: Shop, queries: Sequence[Query]) -> dict[str, Doubles]:
-    """Ranks by popularity and by co-visitation with the last item; all items are ranked."""
+    """Ranks by popularity and by co-visitation with the last item; all items are ranked, but for the
+    one that is looked at where the shop does not list it. Co-visitation never does: its pairs differ."""
     clicks = shop.before(shop.cutoff).select(["visit", "time", "item_id"])
+    popularity = baselines.popularity(clicks, queries, shop.cutoff)
+    if not shop.current:
+        current = [query._replace(label=query.visited[-1]) for query in queries]
+        above = baselines.popularity(clicks, current, shop.cutoff)
+        popularity -= (above < popularity) + (above == popularity) / 2
     return {
-        "popularity": baselines.popularity(clicks, queries, shop.cutoff),
+        "popularity": popularity,
         "last_item_covisitation": baselines.covisitation(clicks, queries, shop.cutoff),
     }
 

@@ -78,10 +78,11 @@ def _ruled(
         if pin.item not in out and items.knows(pin.item)
     ]
     shown = with_items(entry.candidates.take(kept), pins)
-    # what no source proposes has no score here; a pin's place does not depend on it
-    below = np.full(len(shown) - len(kept), own.min(initial=0) - 1, dtype=np.float32)
+    # what no source proposes has no score here: a pin's place does not depend on it, and the mean
+    # hardly moves the spread that shifts are measured by
+    filled = np.full(len(shown) - len(kept), own.mean() if len(own) else 0, dtype=np.float32)
     known = known_of(items.take(np.array(shown.items, dtype=object)), shown)
-    found = arrange(rules, shown.items, np.append(own[kept], below), known, LISTED, category)
+    found = arrange(rules, shown.items, np.append(own[kept], filled), known, LISTED, category)
     return [shown.items[row] for row in found.order], [*gone, *found.effects]
 
 

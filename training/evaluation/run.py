@@ -15,7 +15,7 @@ import psutil
 
 from candidate_service.history import read_history
 from candidate_service.index import CandidateIndex, build_index
-from contracts.candidates import SOURCES
+from contracts.candidates import SIGNALS, SOURCES
 from contracts.errors import UsageError
 from contracts.features import BY_NAME, RANKED
 from contracts.windows import WANTED_QUERIES, label_windows
@@ -131,9 +131,9 @@ class Evaluation:
         with self.stages.stage("windows"):
             windows = label_windows(
                 shop.first, shop.cutoff, shop.length,
-                lambda start, end: len(shop.prefixes(start, end)), options.queries,
+                lambda start, end: len(self._labelled((start, end))), options.queries,
             )  # fmt: skip
-            chosen = self._sampled([self._labelled(*window) for window in windows])
+            chosen = self._sampled([self._labelled(window) for window in windows])
         with self.stages.stage("encoder") as progress:
             vectors = self._vectors([*(start for start, _ in windows), shop.cutoff], progress)
         with self.stages.stage("indexes"):
@@ -170,9 +170,9 @@ class Evaluation:
         queries = sum(len(part.sizes) for part in learned.rows)
         return Fitted(fitted, index, learned.parameters, learned.windows, queries)
 
-    def _labelled(self, start: int, end: int) -> list[Prefix]:
+    def _labelled(self, window: tuple[int, int]) -> list[Prefix]:
         """Prefixes of a window whose label lies before the cut-off too."""
-        found = self.shop.prefixes(start, end)
+        found = self.shop.prefixes(*window)
         return [prefix for prefix in found if self.shop.times[prefix[1]] < self.shop.cutoff]
 
     def _sampled(self, windows: Sequence[list[Prefix]]) -> list[list[Prefix]]:
@@ -314,20 +314,33 @@ class Evaluation:
 
 
 def left_out(names: Sequence[str]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Candidate sources, and ranked features, that these names leave out: a source with all that is
-    said of it, a feature, a view or a group of `contracts.features`. UsageError for what is none."""
+    """Candidate sources, and ranked features, that these names leave out: a source with all that it
+    says, else a feature, a view or a group of `contracts.features`. UsageError for what is none."""
     sources: list[str] = []
     features: set[str] = set()
     for name in names:
-        own = {feature for feature in RANKED if feature.startswith(f"{name}_") and name in SOURCES}
-        found = own | {
-            feature for feature in RANKED
-            if name in (feature, BY_NAME[feature].view, BY_NAME[feature].group.value)
-        }  # fmt: skip
+        found = _of_source(name) if name in SOURCES else _of_group(name)
         if not found:
             raise UsageError(
-                f"--without {name}: neither a source ({', '.join(SOURCES)}) nor a feature, view or group"
+                f"--without {name}: neither a source ({', '.join(SOURCES)}) nor a feature, view or"
+                " group (group:session where a source has the same name)"
             )
         sources += [name] if name in SOURCES else []
         features |= found
+    if len(set(sources)) == len(SOURCES):
+        raise UsageError("--without: nothing would propose a candidate; leave a source")
     return tuple(sources), frozenset(features)
+
+
+def _of_source(name: str) -> set[str]:
+    """What is said of a candidate by the source alone."""
+    said = {f"{name}_score", f"{name}_rank", *SIGNALS}
+    return {feature for feature in RANKED if feature in said and feature.startswith(f"{name}_")}
+
+
+def _of_group(name: str) -> set[str]:
+    name = name.removeprefix("group:")
+    return {
+        feature for feature in RANKED
+        if name in (feature, BY_NAME[feature].view, BY_NAME[feature].group.value)
+    }  # fmt: skip

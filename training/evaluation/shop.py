@@ -76,13 +76,13 @@ class Shop:
             (int(self.starts[visit]), place)
             for visit in chosen
             for place in range(int(self.starts[visit]) + 1, int(self.starts[visit + 1]))
-            if self._is_query(int(self.starts[visit]), place)
+            if self._is_query(place)
         ]
 
-    def _is_query(self, first: int, label: int) -> bool:
+    def _is_query(self, label: int) -> bool:
         if self.kinds[label] not in CLICKS:
             return False
-        return self.current or self.items[label] != self.items[label - 1] or label == first
+        return self.current or self.items[label] != self.items[label - 1]
 
     def query(self, prefix: tuple[int, int]) -> Query:
         first, label = prefix

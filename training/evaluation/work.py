@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from contracts.errors import UsageError
 from training.evaluation.run import Ranked
 
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -22,7 +23,10 @@ class Work:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--work: {folder} cannot be made: {error.strerror}") from None
 
     def keep_ranked(self, ranked: Ranked, learned: dict[str, Any]) -> None:
         arrays: dict[str, npt.NDArray[Any]] = {
@@ -59,9 +63,9 @@ class Work:
         try:
             arrays = _read(self._folder / PEER_FILE)
             ranks = arrays.pop("ranks")
+            seconds = {name: float(value) for name, value in arrays.items()}
         except _UNREADABLE:
             return None
-        seconds = {name: float(value) for name, value in arrays.items()}
         return (ranks, seconds) if len(ranks) == queries else None
 
     def _write(self, name: str, arrays: dict[str, npt.NDArray[Any]]) -> None:

@@ -173,7 +173,7 @@ def test_a_price_that_is_none_is_unknown(tmp_path: Path, price: str) -> None:
     shop = events(tmp_path, OLD + NEW + told, views_only=True)
     assert shop.catalogue is not None
     assert {each for each in shop.catalogue["price"].to_pylist() if each is not None} == {10.0}
-    assert shop.left_out["price not taken"] == 1
+    assert shop.left_out["price not taken, the row counts"] == 1
 
 
 def test_clicks_of_one_position_keep_the_order_of_the_file(tmp_path: Path) -> None:
