@@ -213,6 +213,33 @@ def test_as_served_the_item_that_is_looked_at_is_neither_listed_nor_asked_for(
     assert len(list((tmp_path / "w").glob("run-*"))) == 2
 
 
+def test_a_search_of_the_shops_own_tables_takes_no_options_of_files(tmp_path: Path) -> None:
+    done = run(tmp_path, "search", *QUICK, "--views-only", "--test-days", "3", "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--views-only, --test-days: of --events only" in done.stderr
+
+
+def test_options_that_leave_as_many_events_are_other_runs(tmp_path: Path) -> None:
+    """A cart, or a view of an item that is viewed once: as many are left, others."""
+    begin, day = 1_700_000_000, 86_400
+    lines = [
+        f"s{number},{item},{begin + number * 28 * day // 300 + 60 * place},view\n"
+        for number, session in enumerate(tables.sessions(300, 1))
+        for place, item in enumerate(session)
+    ]
+    lines[5:5] = [
+        f"s0,{lines[0].split(',')[1]},{begin + 30},cart\n",
+        f"s0,rare,{begin + 31},view\n",
+    ]
+    path = tmp_path / "events.csv"
+    path.write_text("session_id,item_id,time,type\n" + "".join(lines))
+    given = ("--events", str(path), "--no-tuning", "--work", str(tmp_path / "w"))
+    first = evaluated(tmp_path, *given, "--views-only")
+    second = evaluated(tmp_path, *given, "--min-item-views", "2")
+    assert first["train_events"] == second["train_events"]
+    assert len(list((tmp_path / "w").glob("run-*"))) == 2
+
+
 def test_another_mapping_of_the_same_file_is_another_run(tmp_path: Path) -> None:
     """Once the items of the file, once all of them the same two in turn."""
     begin, day = 1_700_000_000, 86_400

@@ -49,6 +49,13 @@ def test_some_queries_only() -> None:
     assert figures(RANKS, Bootstrap(np.arange(5)), np.zeros(5, bool)) == {}
 
 
+def test_resamples_without_a_visit_of_a_segment_say_nothing_of_it() -> None:
+    chosen = np.array([True, False, False, False, False])
+    assert figures(RANKS, Bootstrap(np.arange(5)), chosen)["mrr@10"] == {
+        "value": 1.0, "low": 1.0, "high": 1.0,
+    }  # fmt: skip
+
+
 def test_shares() -> None:
     found = shares({"a": np.array([True, False, True, True])}, Bootstrap(np.arange(4)))
     assert found["a"]["value"] == 0.75

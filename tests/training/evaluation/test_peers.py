@@ -8,7 +8,7 @@ import numpy as np
 
 from tests.training.evaluation import tables
 from training.evaluation.files import session_table
-from training.evaluation.peers import wsknn_ranks
+from training.evaluation.peers import simple, wsknn_ranks
 from training.history import Query
 
 
@@ -35,3 +35,19 @@ def test_as_served_wsknn_too_does_not_list_the_item_that_is_looked_at(tmp_path: 
     assert listed[0][0] < listed[0][1]
     assert listed[1][0] == np.inf
     assert listed[1][1] == listed[0][1] - 1
+
+
+def test_as_served_what_is_popular_is_listed_without_the_item_that_is_looked_at(
+    tmp_path: Path,
+) -> None:
+    """a stands before b before c; d and e are equal; the train part is the week before."""
+    train = [["a", "b", "c"], ["a", "b", "a"], ["a", "d"], ["b", "e"]]
+    path = tables.write(tmp_path / "t.parquet", train, [["a", "b"]] * 4)
+    asked = [("a", "b"), ("c", "b"), ("d", "e"), ("e", "a"), ("a", "unheard of")]
+    ranks = []
+    for current in (True, False):
+        shop = session_table(path, current=current)
+        queries = [Query("v", "s", shop.cutoff, (last,), label, shop.cutoff + 1) for last, label in asked]  # fmt: skip
+        ranks.append(simple(shop, queries)["popularity"].tolist())
+    assert ranks[0] == [2, 2, 4, 1, np.inf]
+    assert ranks[1] == [1, 2, 3.5, 1, np.inf]

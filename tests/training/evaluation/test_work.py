@@ -11,6 +11,8 @@ from typing import IO, Any
 import numpy as np
 import pytest
 
+from contracts.candidates import SOURCES
+from contracts.errors import UsageError
 from tests.training.evaluation import tables
 from training.evaluation import peers, report
 from training.evaluation.files import session_table
@@ -177,6 +179,29 @@ def test_a_damaged_file_is_as_none(tmp_path: Path, content: bytes) -> None:
         assert work.ranked() is not None
         (tmp_path / name).write_bytes(content)
         assert work.ranked() is None
+
+
+def test_a_source_is_left_out_with_what_it_says_and_no_group_of_its_name() -> None:
+    assert left_out(["session"]) == (("session",), frozenset({"session_score", "session_rank"}))
+    assert left_out(["sequential"])[1] == {
+        "sequential_score",
+        "sequential_rank",
+        "sequential_share",
+    }
+    sources, visit = left_out(["group:session"])
+    assert sources == ()
+    assert {"session_events", "session_duration"} <= visit
+    assert "session_rank" not in visit
+    assert "knn_next" in left_out(["knn"])[1]
+    assert left_out(["item_activity", "price"])[0] == ()
+    with pytest.raises(UsageError, match="nothing would propose"):
+        left_out(SOURCES)
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"--work: .* cannot be made"):
+        Work(tmp_path / "file" / "run")
 
 
 def others() -> list[Options]:
