@@ -51,7 +51,7 @@ def session_table(path: Path, *, current: bool = True) -> Shop:
     the table. Clicks of one position keep the order of the file."""
     with _database(path) as database:
         _need(database, path, SESSION_COLUMNS)
-        _need_numbers(database, path)
+        _need_kinds(database, path)
         (other, empty) = database.execute(_ODD).fetchall()[0]
         if other or empty:
             raise UsageError(
@@ -243,7 +243,7 @@ def _need(database: Any, path: Path, columns: Sequence[str]) -> None:
         )
 
 
-def _need_numbers(database: Any, path: Path) -> None:
+def _need_kinds(database: Any, path: Path) -> None:
     kinds = {row[0]: row[1] for row in database.execute("DESCRIBE file").fetchall()}
     texts = [name for name in ("session_idx", "position") if not _NUMBER.match(kinds[name])]
     if texts:
@@ -251,6 +251,8 @@ def _need_numbers(database: Any, path: Path) -> None:
             f"{path}: {', '.join(texts)} hold {', '.join(kinds[name] for name in texts)}, expected"
             " numbers: sessions numbered in the order of time, clicks in that of the session"
         )
+    if not kinds["split"].startswith(("VARCHAR", "ENUM")):
+        raise UsageError(f"{path}: split holds {kinds['split']}, expected the texts train and test")
 
 
 def _known_only(events: pa.Table, cutoff: int) -> pa.Table:

@@ -58,6 +58,7 @@ def test_parquet_says_the_same(tmp_path: Path) -> None:
         (HEAD + "1,0,a,test\n1,1,b,test\n", "0 train and 1 test sessions"),
         (HEAD + "1,0,a,test\n2,1,b,train\n", "in the order of time"),
         (HEAD + "1,0,a,train\n1,nan,b,train\n2,0,b,test\n", "1 lack a session, a position or"),
+        (HEAD + "1,0,a,0\n2,0,b,1\n", "split holds BIGINT, expected the texts train and test"),
         (HEAD + "s1,0,a,train\ns2,0,b,test\n", "session_idx hold VARCHAR, expected numbers"),
         ("", "t.csv"),
     ],
