@@ -16,6 +16,7 @@ from contracts.windows import WANTED_QUERIES
 from local_stack.cli.main import emit, json_option, say, settings
 
 if TYPE_CHECKING:
+    from training.evaluation.run import Options
     from training.evaluation.shop import Shop
 
 Command = Callable[..., Any]
@@ -102,17 +103,14 @@ def evaluate(
     from contracts.rules import read_rules
     from local_stack.cli.progress import StepProgress
     from local_stack.show_evaluation import evaluation_text
-    from training.encoder.learn import Options as EncoderOptions
     from training.evaluation.report import Asked, evaluate_shop
-    from training.evaluation.run import Options, left_out
+    from training.evaluation.run import left_out
     from training.search import read_found
 
     shop, path = _shop(given)
     sources, features = left_out(without)
-    options = Options(
-        queries=given["queries"], seed=given["seed"], embedding=not given["no_embedding"],
-        encoder=EncoderOptions(seed=given["seed"]),
-        tune=not no_tuning, without=features, without_sources=sources, **read_found(parameters),
+    options = _options(
+        given, tune=not no_tuning, without=features, without_sources=sources, **read_found(parameters),
     )  # fmt: skip
     folder, vectors = _folders(given, shop, path, options)
     asked = Asked(peer_queries, None if rules is None else read_rules(rules))
@@ -208,6 +206,16 @@ def _refuse(given: dict[str, Any], why: str) -> None:
         raise UsageError(f"{options}: {why}")
 
 
+def _options(given: dict[str, Any], **more: Any) -> Options:
+    from training.encoder.learn import Options as EncoderOptions
+    from training.evaluation.run import Options
+
+    return Options(
+        queries=given["queries"], seed=given["seed"], embedding=not given["no_embedding"],
+        encoder=EncoderOptions(seed=given["seed"]), **more,
+    )  # fmt: skip
+
+
 def _folders(given: dict[str, Any], shop: Shop, path: Path, options: Any) -> tuple[Path, Path]:
     """Of this run, and of the encoders that runs on the same events share."""
     from local_stack.cli.data import parse_mapping
@@ -228,8 +236,7 @@ def _folders(given: dict[str, Any], shop: Shop, path: Path, options: Any) -> tup
 
 
 def _label_rows(given: dict[str, Any], progress: Any) -> tuple[str, Any, Any]:
-    from training.encoder.learn import Options as EncoderOptions
-    from training.evaluation.run import Evaluation, Options
+    from training.evaluation.run import Evaluation
     from training.train import Options as TrainOptions
     from training.train import label_rows
 
@@ -239,10 +246,7 @@ def _label_rows(given: dict[str, Any], progress: Any) -> tuple[str, Any, Any]:
         options = TrainOptions(queries=given["queries"], seed=given["seed"], embedding=embedding)
         return ("the shop", *label_rows(settings(), options, progress))
     shop, path = _shop(given)
-    wanted = Options(
-        queries=given["queries"], seed=given["seed"], embedding=embedding,
-        encoder=EncoderOptions(seed=given["seed"]),
-    )  # fmt: skip
+    wanted = _options(given)
     folder, vectors = _folders(given, shop, path, wanted)
     learned = Evaluation(shop, wanted, folder, progress, vectors).learn()
     return shop.name, learned.rows, learned.kinds

@@ -32,7 +32,8 @@ class Bootstrap:
         self._seed = seed
 
     def intervals(self, columns: Doubles, chosen: npt.NDArray[np.bool_] | None = None) -> Doubles:
-        """(low, high) [2, columns] of the means of `columns` [q, columns] over the chosen queries."""
+        """(low, high) [2, columns] of the means of `columns` [q, columns] over the chosen queries,
+        one or more."""
         chosen = np.ones(len(columns), dtype=bool) if chosen is None else chosen
         sums = np.zeros((self._count, columns.shape[1] + 1))
         np.add.at(sums[:, :-1], self._session[chosen], columns[chosen])
@@ -44,10 +45,7 @@ class Bootstrap:
             total = drawn @ sums
             drawn_any = total[:, -1] > 0  # few visits are in no resample but some
             means.append(total[drawn_any, :-1] / total[drawn_any, -1:])
-        every = np.concatenate(means)
-        if not len(every):
-            return np.zeros((2, columns.shape[1]))
-        low, high = np.percentile(every, LEVEL, axis=0)
+        low, high = np.percentile(np.concatenate(means), LEVEL, axis=0)
         return np.stack([low, high])
 
 

@@ -31,7 +31,8 @@ BASELINES = {
     "merged_without_ranker": "merged",
 }
 """Methods that are the engine's own single sources, by the name that is printed."""
-MEGABYTE = 1 << 20
+KEPT = frozenset({"learned", "seconds", "memory_mb", "peak_memory_mb"})
+"""What is kept beside the ranks."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def evaluate_shop(
         )
     fitted: Fitted | None = None
     found = work.ranked()
-    if found is None:
+    if found is None or not found[1].keys() >= KEPT:
         fitted = run.fit()
         found = run.rank(fitted, prefixes), {"learned": _learned(fitted), **_used(run)}
         work.keep_ranked(*found)

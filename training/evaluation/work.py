@@ -51,7 +51,7 @@ class Work:
             )  # fmt: skip
         except _UNREADABLE:
             return None
-        return found, learned
+        return (found, learned) if isinstance(learned, dict) else None
 
     def keep_peer(self, ranks: npt.NDArray[np.float64], seconds: dict[str, float]) -> None:
         self._write(

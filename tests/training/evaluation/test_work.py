@@ -167,7 +167,7 @@ def test_a_half_written_file_is_not_taken_and_leaves_the_one_before(
     assert read[0].items == ranked().items
 
 
-@pytest.mark.parametrize("content", [b"", b"PK", b"PK\x03\x04 no archive", b"\x93NUMPY"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"PK", b"PK\x03\x04 no archive", b"\x93NUMPY"])
 def test_a_damaged_file_is_as_none(tmp_path: Path, content: bytes) -> None:
     work = Work(tmp_path)
     work.keep_ranked(ranked(), {})
