@@ -115,23 +115,36 @@ def _expression(name: str, columns: Mapped, types: Mapping[str, str]) -> str:
     kind = types.get(column.strip('"'), "")
     if name == "time":
         return f"CAST({column} AS VARCHAR)"  # shown where it is refused; `ms` is what is used
-    if kind in {"FLOAT", "DOUBLE"}:
-        column = f"CASE WHEN NOT isnan({column}) THEN {column} END"
-        if name in {"session", "item", "event_id"}:  # numbers with gaps, as pandas writes them
-            column = f"coalesce(CAST(TRY_CAST({column} AS BIGINT) AS VARCHAR), CAST({column} AS VARCHAR))"
     if name in {"price", "quantity", "position"} and kind != "VARCHAR":
-        return column
-    text = f"CAST({column} AS VARCHAR)"
-    # an id longer than allowed is shown cut, and still refused
-    return f"nullif(left(trim({text}), {MAX_ID * 10}), '')"
+        return _known(column) if kind in _FLOATS else column
+    return text(column, kind)
+
+
+def text(column: str, kind: str) -> str:
+    """SQL: a column of this SQL type as trimmed text, null where it is empty or NaN. Whole numbers
+    among floats, as pandas writes ids with gaps, are written as such. An id longer than allowed is
+    cut, and still too long."""
+    told = f"CAST({column} AS VARCHAR)"
+    if kind in _FLOATS:
+        known = _known(column)
+        whole = f"CASE WHEN {column} = trunc({column}) THEN TRY_CAST({column} AS BIGINT) END"
+        told = f"coalesce(CAST({whole} AS VARCHAR), CAST({known} AS VARCHAR))"
+    return f"nullif(left(trim({told}), {MAX_ID * 10}), '')"
+
+
+_FLOATS = ("FLOAT", "DOUBLE")
+
+
+def _known(column: str) -> str:
+    return f"CASE WHEN NOT isnan({column}) THEN {column} END"
 
 
 def milliseconds(column: str) -> str:
     """SQL: a time as milliseconds since 1970, null where it is none. Understood are timestamps (UTC
     where they have no zone), ISO 8601 texts, also with " UTC" at the end, and numbers."""
-    text = f"trim(CAST({column} AS VARCHAR))"
-    number = f"TRY_CAST({text} AS DOUBLE)"
-    zoned = f"TRY_CAST(regexp_replace({text}, ' ?UTC$', '+00') AS TIMESTAMPTZ)"
+    told = f"trim(CAST({column} AS VARCHAR))"
+    number = f"TRY_CAST({told} AS DOUBLE)"
+    zoned = f"TRY_CAST(regexp_replace({told}, ' ?UTC$', '+00') AS TIMESTAMPTZ)"
     return f"""CASE
         WHEN {number} IS NULL THEN epoch_ms({zoned})
         WHEN isfinite({number}) AND abs({number}) < 1e15

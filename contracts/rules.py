@@ -145,7 +145,7 @@ def read_rules(path: Path) -> Rules:
     try:
         text = path.read_bytes().decode("utf-8-sig")  # as some editors write it
         rules = Rules.model_validate_json(text, strict=True)
-        json.loads(text, object_pairs_hook=_each_once)
+        json.loads(text, object_pairs_hook=each_once)
     except OSError as error:
         raise UsageError(f"rules {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -166,7 +166,7 @@ def read_rules(path: Path) -> Rules:
     return rules
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """JSON takes the last of two values of one name, and forgets the other."""
     names = [name for name, _ in pairs]
     if twice := sorted({name for name in names if names.count(name) > 1}):

@@ -69,12 +69,7 @@ def fit(windows: Sequence[Rows], seed: int = 0, given: Mapping[str, Any] | None 
     all learn. given: LightGBM's parameters that differ from `parameters`.
     UsageError when there are too few queries, or LightGBM refuses what is given.
     """
-    queries = sum(len(rows.sizes) for rows in windows)
-    if queries < MIN_QUERIES:
-        raise UsageError(
-            f"{queries} queries have their label among the candidates, training needs at least"
-            f" {MIN_QUERIES}: import more history, or generate a larger shop"
-        )
+    check_queries(sum(len(rows.sizes) for rows in windows))
     rows = joined(list(reversed(windows)))
     import lightgbm
 
@@ -84,6 +79,15 @@ def fit(windows: Sequence[Rows], seed: int = 0, given: Mapping[str, Any] | None 
         return Fitted(_train(rows, chosen, trees), trees, ndcg, chosen)
     except lightgbm.basic.LightGBMError as error:
         raise UsageError(f"LightGBM takes no ranker with {dict(given or {})}: {error}") from None
+
+
+def check_queries(count: int) -> None:
+    """UsageError where these queries, their label among the candidates, are too few."""
+    if count < MIN_QUERIES:
+        raise UsageError(
+            f"{count} queries have their label among the candidates, training needs at least"
+            f" {MIN_QUERIES}: import more history, or generate a larger shop"
+        )
 
 
 def validation_split(windows: Sequence[Rows]) -> tuple[Rows, Rows]:

@@ -7,11 +7,13 @@ Yanase, Ohta and Koyama, "Optuna: A Next-generation Hyperparameter Optimization 
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from pydantic import (
@@ -28,6 +30,7 @@ from pydantic import (
 )
 
 from contracts.errors import UsageError
+from contracts.rules import each_once
 from contracts.tables import LABEL_KINDS
 from training import ranker
 from training.dataset import Rows
@@ -39,7 +42,7 @@ LABEL_WEIGHT = "label_weight."
 
 
 class Range(BaseModel):
-    """Numbers from low to high; whole ones where both are."""
+    """Numbers from low to high, both included; whole ones where the parameter's are."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
@@ -56,37 +59,61 @@ class Range(BaseModel):
             )
         return self
 
-    @property
-    def whole(self) -> bool:
-        return self.low == int(self.low) and self.high == int(self.high)
-
 
 Value = StrictBool | StrictInt | Annotated[float, Strict(), AllowInfNan(False)]
 """Of a parameter of LightGBM that may be searched."""
 Choices = Annotated[list[Value], Field(min_length=1)]
 Space = dict[str, Range | Choices]
+
+
+class Limits(NamedTuple):
+    """What a parameter may be: numbers from least to most, whole ones, or true and false."""
+
+    least: float
+    most: float
+    kind: type[float] | type[int] | type[bool] = float
+
+    def allow(self, value: float) -> bool:
+        if self.kind is bool or isinstance(value, bool):
+            return self.kind is bool and isinstance(value, bool)
+        whole = self.kind is float or value == int(value)
+        return whole and self.least <= value <= self.most
+
+    def __str__(self) -> str:
+        if self.kind is bool:
+            return "true or false"
+        what = "a whole number" if self.kind is int else "a number"
+        return f"{what} from {self.least:g} to {self.most:g}"
+
+
+_SHARE, _FLAG = Limits(0.01, 1), Limits(0, 1, bool)
+_ANY, _COUNT = Limits(0, 1e6), Limits(1, 100_000, int)
+SEARCHED: Mapping[str, Limits] = {
+    "bagging_fraction": _SHARE, "bagging_freq": Limits(0, 1000, int), "extra_trees": _FLAG,
+    "feature_fraction": _SHARE, "feature_fraction_bynode": _SHARE, "lambda_l1": _ANY,
+    "lambda_l2": _ANY, "lambdarank_norm": _FLAG, "lambdarank_truncation_level": _COUNT,
+    "learning_rate": Limits(1e-4, 10), "max_bin": Limits(2, 65_535, int),
+    "max_depth": Limits(-1, 1000, int), "min_data_in_bin": _COUNT, "min_data_in_leaf": _COUNT,
+    "min_gain_to_split": _ANY, "min_sum_hessian_in_leaf": _ANY, "num_leaves": Limits(2, 4096, int),
+    "path_smooth": _ANY,
+}  # fmt: skip
+"""LightGBM's parameters that may be searched: neither the export nor the proof of parity relies on
+them, and its aliases are not among them."""
+WEIGHT = Limits(1e-3, 1e3)
+"""Of a kind of label."""
 SPACE: Space = {
     "learning_rate": Range(low=0.02, high=0.2, log=True),
     "num_leaves": Range(low=7, high=31),
     "min_data_in_leaf": Range(low=20, high=400, log=True),
     "feature_fraction": Range(low=0.2, high=0.9),
-    "bagging_fraction": Range(low=0.5, high=1.01),
-    "lambda_l2": Range(low=0.1, high=50.01, log=True),
+    "bagging_fraction": Range(low=0.5, high=1.0),
+    "lambda_l2": Range(low=0.1, high=50.0, log=True),
     "lambdarank_truncation_level": Range(low=15, high=60),
     "max_bin": [63, 127],
     "label_weight.cart": [1.0, 1.5, 2.0, 4.0],
     "label_weight.purchase": [1.0, 1.5, 2.0, 4.0],
 }
 """What is searched where no file says otherwise."""
-SEARCHED = frozenset(
-    {
-        *(name for name in SPACE if not name.startswith(LABEL_WEIGHT)), "bagging_freq", "extra_trees",
-        "feature_fraction_bynode", "lambda_l1", "lambdarank_norm", "max_depth", "min_data_in_bin",
-        "min_gain_to_split", "min_sum_hessian_in_leaf", "path_smooth",
-    }
-)  # fmt: skip
-"""LightGBM's parameters that may be searched: neither the export nor the proof of parity relies on
-them, and its aliases are not among them."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +130,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class Found:
-    """The trials in the order in which they were made, the usual parameters first, and the best."""
+    """The trials in the order in which they were made, the usual parameters first, and the best;
+    refused: what LightGBM said of trials that it would not learn."""
 
     trials: tuple[Trial, ...]
     best: Trial
     stopped: str
+    refused: tuple[str, ...] = ()
 
     def as_file(self) -> dict[str, Any]:
         """What `nextclick train --parameters` takes."""
@@ -121,28 +150,44 @@ def read_space(path: Path | None) -> Space:
         return SPACE
     what = f"--space {path}"
     try:
-        given = TypeAdapter(dict[str, Any]).validate_json(path.read_bytes())
+        given = json.loads(path.read_bytes(), object_pairs_hook=each_once)
+        if not isinstance(given, dict):
+            raise UsageError(f"{what}: expected an object, as {EXAMPLE}")
         _check_names(what, given, [*SEARCHED, *(f"{LABEL_WEIGHT}{kind}" for kind in LABEL_KINDS)])
         space = TypeAdapter(Space).validate_python(given)
     except OSError as error:
         raise UsageError(f"{what} cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        raise UsageError(f"{what}: {_first(error)}") from None
+        raise UsageError(f"{what}: {_first(error)}; expected {EXAMPLE}") from None
+    except ValueError as error:
+        raise UsageError(f"{what}: no JSON: {error}; expected {EXAMPLE}") from None
     if not space:
         raise UsageError(f"{what}: names no parameter; there are {', '.join(sorted(SEARCHED))}")
     for name, of in space.items():
-        least = of.low if isinstance(of, Range) else min(of)
-        if "fraction" in name and isinstance(of, Range) and least >= 1:
-            raise UsageError(f"{what}: {name}: low {least} is no fraction")
-        if name.startswith(LABEL_WEIGHT) and least <= 0:
-            raise UsageError(f"{what}: {name}: {least:g} is no weight, which is above 0")
+        _check_values(f"{what}: {name}", name, [of.low, of.high] if isinstance(of, Range) else of)
     return space
 
 
+EXAMPLE = '{"num_leaves": {"low": 7, "high": 31}, "max_bin": [63, 127]}'
+
+
+def _limits(name: str) -> Limits:
+    return WEIGHT if name.startswith(LABEL_WEIGHT) else SEARCHED[name]
+
+
+def _check_values(what: str, name: str, values: Iterable[Any]) -> None:
+    limits = _limits(name)
+    if wrong := [value for value in values if not limits.allow(value)]:
+        raise UsageError(f"{what}: {json.dumps(wrong[0])} came, expected {limits}")
+
+
 def _first(error: ValidationError) -> str:
-    """Where what is wrong first."""
+    """Where what is wrong first: names of the file, without those of pydantic's choices."""
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
+    place = [
+        str(part) for part in first["loc"] if not re.search(r"[^\w.]|^Range$|^list$", str(part))
+    ]
+    return f"{'.'.join(place) or 'the file'}: {first['msg']}"
 
 
 def _check_names(what: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -158,7 +203,7 @@ class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
     ranker: dict[str, Value]
-    label_weights: dict[str, Annotated[float, Field(gt=0)]]
+    label_weights: dict[str, float]
 
 
 def read_found(path: Path | None) -> dict[str, Any]:
@@ -176,6 +221,9 @@ def read_found(path: Path | None) -> dict[str, Any]:
         ) from None
     _check_names(f"--parameters {path}: ranker", found["ranker"], SEARCHED)
     _check_names(f"--parameters {path}: label_weights", found["label_weights"], LABEL_KINDS)
+    for part, prefix in (("ranker", ""), ("label_weights", LABEL_WEIGHT)):
+        for name, value in found[part].items():
+            _check_values(f"--parameters {path}: {part}.{name}", prefix + name, [value])
     return found
 
 
@@ -196,35 +244,43 @@ def search(
 ) -> Found:  # fmt: skip
     """windows: rows of the label windows, the newest first; kinds: of each query's label there.
 
-    Ends with the budget, or where it is interrupted from the keyboard; what was found stays.
-    UsageError where a trial fails, as for a parameter that LightGBM does not know.
+    Ends with the budget, or where it is interrupted from the keyboard; what was found stays. A trial
+    that LightGBM refuses, as for two parameters that do not agree, counts in the budget. UsageError
+    where there is too little to judge by.
     """
+    import lightgbm
     import optuna
 
+    ranker.check_queries(sum(len(rows.sizes) for rows in windows))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
-    trials = [_tried(windows, kinds, {}, seed)]
+    trials, refused = [_tried(windows, kinds, {}, seed)], list[str]()
     begun, stopped = time.monotonic(), "budget"
     try:
-        while len(trials) <= budget.trials and time.monotonic() - begun < budget.seconds:
+        for done in range(1, budget.trials + 1):
+            if time.monotonic() - begun >= budget.seconds:
+                break
             asked = study.ask()
             parameters = {name: _suggested(asked, name, of) for name, of in space.items()}
-            trials.append(_tried(windows, kinds, parameters, seed))
-            study.tell(asked, trials[-1].figures["ndcg_20"])
-            report(len(trials) - 1, budget.trials)
+            try:
+                trials.append(_tried(windows, kinds, parameters, seed))
+                study.tell(asked, trials[-1].figures["ndcg_20"])
+            except lightgbm.basic.LightGBMError as error:
+                refused.append(f"{parameters}: {error}")
+                study.tell(asked, state=optuna.trial.TrialState.FAIL)
+            report(done, budget.trials)
     except KeyboardInterrupt:
         stopped = "interrupted"
-    return Found(tuple(trials), max(trials, key=lambda trial: trial.figures["ndcg_20"]), stopped)
+    best = max(trials, key=lambda trial: trial.figures["ndcg_20"])
+    return Found(tuple(trials), best, stopped, tuple(refused))
 
 
 def _suggested(trial: Any, name: str, of: Range | Choices) -> Any:
-    if isinstance(of, Range):
-        if of.whole:
-            return trial.suggest_int(name, int(of.low), int(of.high), log=of.log)
-        return trial.suggest_float(
-            name, of.low, min(of.high, 1.0) if "fraction" in name else of.high, log=of.log
-        )
-    return trial.suggest_categorical(name, of)
+    if not isinstance(of, Range):
+        return trial.suggest_categorical(name, of)
+    if _limits(name).kind is int:
+        return trial.suggest_int(name, int(of.low), int(of.high), log=of.log)
+    return trial.suggest_float(name, of.low, of.high, log=of.log)
 
 
 def _tried(
@@ -233,8 +289,6 @@ def _tried(
     parameters: Mapping[str, Any],
     seed: int,
 ) -> Trial:
-    import lightgbm
-
     parts = split(parameters)
     weighted = [
         _weighted(rows, kind, parts["label_weights"])
@@ -242,10 +296,7 @@ def _tried(
     ]
     earlier, later = ranker.validation_split(weighted)
     begun = time.monotonic()
-    try:
-        booster, trees = ranker.stopped_early(earlier, later, seed, parts["ranker"])
-    except lightgbm.basic.LightGBMError as error:
-        raise UsageError(f"a trial with {dict(parameters)} failed: {error}") from None
+    booster, trees = ranker.stopped_early(earlier, later, seed, parts["ranker"])
     ranks = _ranks(later, booster.predict(later.features, num_iteration=trees))
     figures = {
         "ndcg_20": ndcg(ranks, 20),

@@ -75,4 +75,7 @@ def parse_mapping(text: str | None) -> dict[str, str] | None:
         raise UsageError(
             f"--map: got {text!r}, expected session=COLUMN,item=COLUMN,time=COLUMN,type=COLUMN"
         )
-    return {name.strip(): column.strip() for name, _, column in pairs}
+    names = [name.strip() for name, _, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"--map: {', '.join(twice)} named twice; a field comes from one column")
+    return {name: column.strip() for name, (_, _, column) in zip(names, pairs, strict=True)}

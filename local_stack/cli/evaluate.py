@@ -114,6 +114,11 @@ def evaluate(
     )  # fmt: skip
     folder, vectors = _folders(given, shop, path, options)
     asked = Asked(peer_queries, None if rules is None else read_rules(rules))
+    if asked.rules is not None and given["as_served"] and not asked.rules.exclude_current:
+        raise UsageError(
+            f"--as-served leaves out the item that is looked at, and {rules} lists it"
+            " (exclude_current: false): drop one of them"
+        )
     with StepProgress(1) as progress, progress.step(f"evaluate on {shop.name}"):
         document = evaluate_shop(shop, options, asked, folder, progress, vectors)
     if given["mlflow"]:
@@ -169,7 +174,8 @@ def search(
             )  # fmt: skip
     document = {
         "dataset": name, "trials": len(found.trials), "stopped": found.stopped,
-        "usual": dict(found.trials[0].figures), "best": dict(found.best.figures), **found.as_file(),
+        "usual": dict(found.trials[0].figures), "best": dict(found.best.figures), "refused": list(found.refused),
+        **found.as_file(),
     }  # fmt: skip
     if out is not None:
         out.write_text(json.dumps(found.as_file(), indent=2))
@@ -197,11 +203,11 @@ def _shop(given: dict[str, Any]) -> tuple[Shop, Path]:
     return shop, events
 
 
-def _refuse(given: dict[str, Any], why: str) -> None:
-    """UsageError where an option of event files is given."""
+def _refuse(given: dict[str, Any], why: str, **more: Any) -> None:
+    """UsageError where an option of event files is given, or one of `more`, by its usual value."""
     usual = {"mapping": None, "views_only": False, "min_item_views": 1, "test_days": 7.0, "keep_new": False}  # fmt: skip
     names = {"mapping": "map"}
-    if other := [name for name, value in usual.items() if given[name] != value]:
+    if other := [name for name, value in (usual | more).items() if given[name] != value]:
         options = ", ".join(f"--{names.get(name, name).replace('_', '-')}" for name in other)
         raise UsageError(f"{options}: {why}")
 
@@ -242,7 +248,8 @@ def _label_rows(given: dict[str, Any], progress: Any) -> tuple[str, Any, Any]:
 
     embedding = not given["no_embedding"]
     if given["table"] is None and given["events"] is None:
-        _refuse(given, "of --events only; without a file the shop's own tables are searched")
+        why = "of a file only; without one the shop's own tables are searched"
+        _refuse(given, why, as_served=False, work=None, fresh=False)
         options = TrainOptions(queries=given["queries"], seed=given["seed"], embedding=embedding)
         return ("the shop", *label_rows(settings(), options, progress))
     shop, path = _shop(given)

@@ -153,6 +153,7 @@ def test_events_of_a_shop(tmp_path: Path) -> None:
         (("--events", "TABLE", "--test-days", "0"), "--test-days"),
         (("--events", "TABLE", "--min-item-views", "0"), "--min-item-views"),
         (("--events", "TABLE", "--map", "session"), "--map"),
+        (("--events", "TABLE", "--map", "item=a,item=b"), "--map: item named twice"),
         (("TABLE", "--without", "sequential", "--without", "nonsense"), "--without nonsense"),
     ],
 )
@@ -216,7 +217,22 @@ def test_as_served_the_item_that_is_looked_at_is_neither_listed_nor_asked_for(
 def test_a_search_of_the_shops_own_tables_takes_no_options_of_files(tmp_path: Path) -> None:
     done = run(tmp_path, "search", *QUICK, "--views-only", "--test-days", "3", "--json")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "--views-only, --test-days: of --events only" in done.stderr
+    assert "--views-only, --test-days: of a file only" in done.stderr
+    done = run(tmp_path, "search", *QUICK, "--as-served", "--fresh", "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--as-served, --fresh: of a file only" in done.stderr
+
+
+def test_rules_that_list_what_an_evaluation_leaves_out_are_refused(
+    csv: Path, tmp_path: Path
+) -> None:
+    rules = tmp_path / "rules.json"
+    rules.write_text('{"exclude_current": false}')
+    done = run(
+        tmp_path, "evaluate", str(csv), *QUICK, "--as-served", "--rules", str(rules), "--json"
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "exclude_current: false" in done.stderr
 
 
 def test_options_that_leave_as_many_events_are_other_runs(tmp_path: Path) -> None:

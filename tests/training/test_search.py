@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lightgbm
 import numpy as np
 import pytest
 from pydantic import TypeAdapter
@@ -84,10 +85,29 @@ def test_one_seed_finds_one_thing(tmp_path: Path) -> None:
     assert [t.parameters for t in first.trials] == [t.parameters for t in second.trials]
 
 
-def test_a_parameter_that_lightgbm_refuses_is_told(tmp_path: Path) -> None:
-    asked = read_space(space(tmp_path, {"num_leaves": [1]}))
-    with pytest.raises(UsageError, match=r"a trial with .*num_leaves.* failed"):
-        search.search(WINDOWS, KINDS, asked, Budget(1, 600))
+def test_a_trial_that_lightgbm_refuses_is_told_and_the_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_early = ranker.stopped_early
+
+    def picky(earlier: Rows, later: Rows, seed: int, given: Mapping[str, Any]) -> Any:
+        if given.get("num_leaves") == 4:
+            raise lightgbm.basic.LightGBMError("no four leaves")
+        return stopped_early(earlier, later, seed, given)
+
+    monkeypatch.setattr(ranker, "stopped_early", picky)
+    found = search.search(
+        WINDOWS, KINDS, read_space(space(tmp_path, SMALL)), Budget(8, 600), seed=1
+    )
+    assert len(found.trials) + len(found.refused) == 1 + 8
+    assert found.refused
+    assert set(found.refused) == {"{'num_leaves': 4}: no four leaves"}
+    assert {trial.parameters["num_leaves"] for trial in found.trials[1:]} == {8}
+
+
+def test_too_few_queries_are_not_searched_on() -> None:
+    with pytest.raises(UsageError, match="30 queries have their label"):
+        search.search([rows(30, 1)], [["click"] * 30], {}, Budget(1, 600))
 
 
 @pytest.mark.parametrize(
@@ -101,9 +121,15 @@ def test_a_parameter_that_lightgbm_refuses_is_told(tmp_path: Path) -> None:
         ({"num_leaves": ["many"]}, "num_leaves"),
         ({"objective": ["binary"]}, "objective cannot be searched"),
         ({"label_weight.gift": [1.0]}, "label_weight.gift cannot be searched"),
-        ({"label_weight.cart": [1.0, -1.0]}, "-1 is no weight"),
-        ({"label_weight.cart": {"low": 0, "high": 2.5}}, "0 is no weight"),
-        ([1], "the file"),
+        ({"label_weight.cart": [1.0, -1.0]}, "-1.0 came, expected a number from 0.001 to 1000"),
+        ({"label_weight.cart": {"low": 0, "high": 2.5}}, "0.0 came, expected a number from 0.001"),
+        ({"label_weight.cart": [1e300]}, "expected a number from 0.001 to 1000"),
+        ({"num_leaves": [1]}, "num_leaves: 1 came, expected a whole number from 2 to 4096"),
+        ({"num_leaves": {"low": 2.5, "high": 9}}, "2.5 came, expected a whole number"),
+        ({"num_leaves": [True]}, "true came, expected a whole number"),
+        ({"extra_trees": [1]}, "1 came, expected true or false"),
+        ({"bagging_fraction": {"low": 0.5, "high": 1.5}}, "1.5 came, expected .* from 0.01 to 1"),
+        ([1], "expected an object"),
     ],
 )
 def test_what_is_wrong_with_a_space_is_told(tmp_path: Path, given: Any, said: str) -> None:
@@ -188,17 +214,19 @@ def test_values_stay_in_their_ranges(tmp_path: Path, monkeypatch: pytest.MonkeyP
     given = {
         "num_leaves": {"low": 4, "high": 9, "log": True},
         "learning_rate": {"low": 0.05, "high": 0.4, "log": True},
-        "bagging_fraction": {"low": 0.9, "high": 1.5},
+        "bagging_fraction": {"low": 0.9, "high": 1},
+        "lambda_l2": {"low": 1, "high": 2},
         "extra_trees": [True, False],
     }
     monkeypatch.setattr(search, "_tried", judged(lambda of: 0.0))
     found = search.search(WINDOWS, KINDS, read_space(space(tmp_path, given)), Budget(30, 600))
     seen = [trial.parameters for trial in found.trials[1:]]
     assert all(set(of) == set(given) for of in seen)
-    assert all(isinstance(of["num_leaves"], int) for of in seen)  # whole where both ends are
+    assert all(isinstance(of["num_leaves"], int) for of in seen)
     assert {of["num_leaves"] for of in seen} <= set(range(4, 10))
     assert all(0.05 <= of["learning_rate"] <= 0.4 for of in seen)
-    assert all(0.9 <= of["bagging_fraction"] <= 1 for of in seen)  # a share is never above 1
+    assert all(0.9 <= of["bagging_fraction"] <= 1 for of in seen)
+    assert any(of["lambda_l2"] != int(of["lambda_l2"]) for of in seen)  # 1 to 2 are no two values
     assert {of["extra_trees"] for of in seen} == {True, False}
 
 
@@ -237,8 +265,9 @@ def test_figures_are_those_of_the_label_in_the_newest_window() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "the file: Invalid JSON"),
-        ("{num_leaves: 3}", "the file: Invalid JSON"),
+        ("", "no JSON"),
+        ("{num_leaves: 3}", "no JSON"),
+        ('{"max_bin": [63], "max_bin": [127]}', "max_bin: stands there twice"),
         ('{"num_leaves": 7}', "num_leaves"),
         ('{"num_leaves": {"low": 7}}', "num_leaves.*Field required"),
         ('{"num_leaves": {"low": 7, "high": 7}}', "low 7 and high 7 are no range"),
@@ -277,7 +306,10 @@ def test_what_no_search_wrote_is_refused(tmp_path: Path, text: str) -> None:
         ({"num_leafs": [4, 8]}, "num_leafs cannot be searched; there are .*num_leaves"),
         ({"application": ["binary"]}, "application cannot be searched"),
         ({}, "names no parameter"),
-        ({"bagging_fraction": {"low": 1.1, "high": 1.5}}, "is no fraction"),
+        (
+            {"bagging_fraction": {"low": 1.1, "high": 1.5}},
+            "1.1 came, expected a number from 0.01 to 1",
+        ),
     ],
 )
 def test_a_space_that_would_search_nothing_is_refused(
@@ -304,6 +336,7 @@ def test_a_space_without_an_end_is_refused(tmp_path: Path) -> None:
         ({"ranker": {"num_leaves": "many"}, "label_weights": {}}, "ranker.num_leaves"),
         ({"ranker": {"num_leaves": [9]}, "label_weights": {}}, "ranker.num_leaves"),
         ({"ranker": {}, "label_weights": {"cart": -1}}, "label_weights.cart"),
+        ({"ranker": {"num_leaves": 1}, "label_weights": {}}, "ranker.num_leaves: 1 came"),
         ({"ranker": {}, "label_weights": {"cart": "2"}}, "label_weights.cart"),
         (
             {"ranker": {}, "label_weights": {"gift": 2}},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ BLOCK = 100
 """Resamples whose weights are held at once."""
 NAMES = ("hit_rate", "mrr", "ndcg")
 LEVEL = (2.5, 97.5)
+LIST_RESAMPLES = 200
+"""Of figures over all lists together, each of which counts them anew."""
 
 
 class Bootstrap:
@@ -47,6 +49,13 @@ class Bootstrap:
             means.append(total[drawn_any, :-1] / total[drawn_any, -1:])
         low, high = np.percentile(np.concatenate(means), LEVEL, axis=0)
         return np.stack([low, high])
+
+    def weights(self, resamples: int) -> Iterator[Doubles]:
+        """How often each query is in a resample, [q]."""
+        rng = np.random.default_rng(self._seed)
+        for _ in range(resamples):
+            drawn = rng.integers(self._count, size=self._count)
+            yield np.bincount(drawn, minlength=self._count)[self._session].astype(np.float64)
 
 
 def gains(ranks: Doubles) -> tuple[list[str], Doubles]:
@@ -103,7 +112,7 @@ def lists_figures(
 
     clicks: how often each item was clicked in the train part, [items]. `coverage`: share of the
     items that stand in any list; `popularity_percentile`: mean place of a listed item among the
-    items by clicks, 1 the most clicked, beside that of the labels; `gini`: how unevenly lists share
+    items by clicks, 1 the most clicked, beside that of the labels that are known; `gini`: how unevenly lists share
     their places among items, 0 evenly, 1 all on one.
     """
     order = np.empty(len(clicks))
@@ -113,32 +122,42 @@ def lists_figures(
         listed.sum(axis=1), 1
     )
     known = labels >= 0
-    label = np.where(known, order[np.maximum(labels, 0)], np.nan)
-    shown = np.bincount(lists[listed], minlength=len(clicks))
-    columns = np.stack([percentile, np.nan_to_num(label, nan=0.5)], axis=1)
-    bounds = bootstrap.intervals(columns)
+    popular = {"popularity_percentile": (percentile, np.ones(len(lists), dtype=bool))}
+    if known.any():
+        popular["popularity_percentile_of_clicks"] = (order[np.maximum(labels, 0)], known)
     return {
-        "coverage": _interval((shown > 0).mean(), _coverage_bounds(lists, len(clicks))),
-        "popularity_percentile": _interval(columns[:, 0].mean(), bounds[:, 0]),
-        "popularity_percentile_of_clicks": _interval(columns[:, 1].mean(), bounds[:, 1]),
-        "gini": round(gini(shown), 5),
+        **_of_places(lists, len(clicks), bootstrap),
+        **{
+            name: _interval(
+                column[chosen].mean(), bootstrap.intervals(column[:, None], chosen)[:, 0]
+            )
+            for name, (column, chosen) in popular.items()
+        },
     }
 
 
-def _coverage_bounds(lists: npt.NDArray[np.int32], items: int) -> tuple[float, float]:
-    """Interval of the coverage by halves of the queries: a resample with repeats covers less by
-    itself, so what is told is how much the figure depends on which queries were asked."""
-    rng = np.random.default_rng(0)
-    found = []
-    for _ in range(20):
-        half = lists[rng.random(len(lists)) < 0.5]
-        found.append(len(np.unique(half[half >= 0])) / items)
-    whole = len(np.unique(lists[lists >= 0])) / items
-    spread = float(np.std(found)) * 1.96
-    return max(whole - spread, 0.0), min(whole + spread, 1.0)
+def _of_places(
+    lists: npt.NDArray[np.int32], items: int, bootstrap: Bootstrap
+) -> dict[str, dict[str, float]]:
+    """Coverage and Gini coefficient. A resample repeats visits, so it covers less by itself: what is
+    taken from the resamples is how far they lie from their own mean."""
+    listed = lists >= 0
+    filled, shown = listed.sum(axis=1), lists[listed]
+
+    def statistics(weights: Doubles) -> tuple[float, float]:
+        counts = np.bincount(shown, np.repeat(weights, filled), minlength=items)
+        return float((counts > 0).mean()), gini(counts)
+
+    whole = np.array(statistics(np.ones(len(lists))))
+    found = np.array([statistics(weights) for weights in bootstrap.weights(LIST_RESAMPLES)])
+    low, high = np.clip(whole + np.percentile(found, LEVEL, axis=0) - found.mean(axis=0), 0, 1)
+    return {
+        name: _interval(whole[place], (low[place], high[place]))
+        for place, name in enumerate(("coverage", "gini"))
+    }
 
 
-def gini(counts: npt.NDArray[np.int64]) -> float:
+def gini(counts: npt.NDArray[np.int64] | Doubles) -> float:
     """Gini coefficient of non-negative counts."""
     ordered = np.sort(counts).astype(np.float64)
     if not ordered.sum():

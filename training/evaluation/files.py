@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,15 +18,19 @@ from contracts.errors import UsageError
 from contracts.events import CLICK_TYPES, EventType
 from contracts.features import text_id
 from contracts.fields import MAX_ID, MAX_PRICE, YEAR_2200
-from contracts.file_columns import columns_of, ordered_rows
+from contracts.file_columns import columns_of, ordered_rows, text
 from contracts.tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from contracts.windows import WEEK_MS, bounds
 from training.evaluation.shop import Shop
 
+DAY_MS = 86_400_000
 EPOCH_MS = int(datetime(2020, 1, 6, tzinfo=UTC).timestamp() * 1000)
 """When a table without times begins: a Monday's midnight."""
 STEP_MS = 1000
 """From one click to the next in a table without times."""
+MOST_PAST_MS = 52 * WEEK_MS
+"""What a train part without times counts as, at most: a table with a small test part must not make its
+train part centuries long, nor a label window a handful of sessions."""
 TIMELESS = frozenset(
     {"hour", "weekday", "session_duration", "session_mean_gap", "session_last_gap"}
 )
@@ -34,6 +39,8 @@ UNTOLD = frozenset(
     {"session_last_position", "device", "traffic_source", "impressions_7d", "click_rate_7d"}
 )
 """Features that neither kind of file tells."""
+STRAY = "far after all others"
+"""Reason why an event is left out (`contracts.windows.bounds`)."""
 SESSION_COLUMNS = ("session_idx", "position", "item_id", "split")
 TYPES = {
     "item_view": EventType.item_view, "view": EventType.item_view, "click": EventType.click,
@@ -47,16 +54,16 @@ TYPES = {
 def session_table(path: Path, *, current: bool = True) -> Shop:
     """A table with `session_idx` (in time order), `position`, `item_id` and `split` (train or test),
     Parquet or CSV. It has no times: the test part counts as one week, and what comes before it in
-    proportion to its number of sessions. current: see `Shop`. UsageError says what is wrong with
-    the table. Clicks of one position keep the order of the file."""
+    proportion to its number of sessions, as a year at most. current: see `Shop`. UsageError says
+    what is wrong with the table. Clicks of one position keep the order of the file."""
     with _database(path) as database:
-        _need(database, path, SESSION_COLUMNS)
-        _need_kinds(database, path)
-        (other, empty) = database.execute(_ODD).fetchall()[0]
-        if other or empty:
+        item = _session_columns(database, path)
+        other, empty, long = database.execute(_ODD.format(item=item)).fetchall()[0]
+        if other or empty or long:
             raise UsageError(
                 f"{path}: {other} rows have a split that is neither train nor test, {empty} lack a"
-                " session, a position or an item; mend or drop them"
+                f" session, a position or an item, {long} have an item id of over {MAX_ID}"
+                " characters; mend or drop them"
             )
         train, test, last, first, clicks = database.execute(_PARTS).fetchall()[0]
         if not train or not test:
@@ -68,10 +75,10 @@ def session_table(path: Path, *, current: bool = True) -> Shop:
                 f"{path}: train sessions go up to session_idx {last}, test sessions begin at {first}:"
                 " sessions have to be numbered in the order of time, the test part last"
             )
-        slot = WEEK_MS // test
+        slot = max(1, min(WEEK_MS // test, MOST_PAST_MS // train))
         step = max(1, min(STEP_MS, slot // (clicks + 1)))
         asked = {"train": train, "slot": slot, "step": step, "begin": EPOCH_MS}
-        events = database.sql(_SESSIONS, params=asked).to_arrow_table()
+        events = database.sql(_SESSIONS.format(item=item), params=asked).to_arrow_table()
     return Shop(
         path.name, _clean(events), None, EPOCH_MS - train * slot, EPOCH_MS,
         _window(train * slot, WEEK_MS), current=current, unknown=UNTOLD | TIMELESS,
@@ -93,10 +100,10 @@ def event_file(
     next click. The test part are the visits that begin in the last `test_days`.
 
     views_only: whether carts and purchases are left out. min_item_views: items viewed less often
-    are left out, as are rows without session, item or time, with ids that are too long and of other
-    types: `Shop.left_out` counts them. keep_new:
-    whether test clicks on items that the train part does not know stay; published evaluations leave
-    them out. current: see `Shop`. UsageError says what is wrong.
+    are left out, as are rows without session, item or time, with ids that are too long, of other
+    types, and strays after the end of the history: `Shop.left_out` counts them. keep_new: whether
+    test clicks on items that the train part does not know stay; published evaluations leave them
+    out. current: see `Shop`. UsageError says what is wrong.
     """
     types = [name for name, kind in TYPES.items() if not views_only or kind in CLICK_TYPES]
     if not math.isfinite(test_days):
@@ -113,8 +120,7 @@ def event_file(
         catalogue = database.sql(
             _CATALOGUE.format(source=source, sound=_SOUND, priced=_PRICED)
         ).to_arrow_table()
-        reasons = database.execute(_LEFT_OUT.format(source=source)).fetchall()[0]
-    left_out = {name: count for name, count in zip(_REASONS, reasons, strict=True) if count}
+        left_out = dict(database.execute(_LEFT_OUT.format(source=source)).fetchall())
     if not len(events):
         raise UsageError(
             f"{path}: no visit is left with two events ({', '.join(types)}) on items that were viewed"
@@ -131,6 +137,9 @@ def event_file(
             f" {max(0, cutoff - first) / DAY_MS:.2f} days before a test part of {test_days:g} days;"
             " at least as many are needed: see --test-days"
         )
+    if strays := int(np.count_nonzero(times > last)):
+        left_out[STRAY] = strays
+        events = events.filter(pa.array(times <= last))
     if not keep_new:
         events = _known_only(events, cutoff)
     return Shop(
@@ -144,39 +153,39 @@ def _window(past: int, test: int) -> int:
     return max(1, min(test, past // 3))
 
 
-DAY_MS = 86_400_000
-_ODD = """SELECT count(*) FILTER (split IS NULL OR split NOT IN ('train', 'test')),
-    count(*) FILTER (session_idx IS NULL OR position IS NULL OR item_id IS NULL
-        OR NOT isfinite(session_idx::DOUBLE) OR NOT isfinite(position::DOUBLE)) FROM file"""
+_ODD = f"""SELECT count(*) FILTER (split IS NULL OR split NOT IN ('train', 'test')),
+    count(*) FILTER (session_idx IS NULL OR position IS NULL OR {{item}} IS NULL
+        OR NOT isfinite(session_idx::DOUBLE) OR NOT isfinite(position::DOUBLE)),
+    count(*) FILTER (length({{item}}) > {MAX_ID}) FROM file"""  # noqa: S608  # ours
 _PARTS = """SELECT count(DISTINCT session_idx) FILTER (split = 'train'),
     count(DISTINCT session_idx) FILTER (split = 'test'),
     max(session_idx) FILTER (split = 'train'), min(session_idx) FILTER (split = 'test'),
     max(clicks) FROM (SELECT *, count(*) OVER (PARTITION BY session_idx) AS clicks FROM file)"""
 _SESSIONS = """WITH placed AS (
-        SELECT dense_rank() OVER (ORDER BY session_idx) - 1 AS number, item_id,
+        SELECT dense_rank() OVER (ORDER BY session_idx) - 1 AS number, {item} AS item_id,
             row_number() OVER (PARTITION BY session_idx ORDER BY position, rowid) - 1 AS place
         FROM file
     )
-    SELECT number::VARCHAR AS visit, number::VARCHAR AS session_id, item_id::VARCHAR AS item_id,
-        2::INTEGER AS type, ($begin + (number - $train) * $slot + place * $step)::BIGINT AS time
+    SELECT number::VARCHAR AS visit, number::VARCHAR AS session_id, item_id, 2::INTEGER AS type,
+        ($begin + (number - $train) * $slot + place * $step)::BIGINT AS time
     FROM placed ORDER BY number, place"""
 _NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?$|FLOAT|DOUBLE|DECIMAL")
 # as an import, by `contracts.fields`; repeats stay, as in published evaluations
 _SOUND = f"""session IS NOT NULL AND item IS NOT NULL AND length(session) <= {MAX_ID}
     AND length(item) <= {MAX_ID} AND ms BETWEEN 0 AND {YEAR_2200 - 1}"""
 _PRICED = f"TRY_CAST(price AS DOUBLE) BETWEEN 0 AND {MAX_PRICE}"
-_REASONS = (
-    "no session or item",
-    "id too long",
-    "no time",
-    "another type",
-    "price not taken, the row counts",
-)
-_LEFT_OUT = f"""SELECT count(*) FILTER (session IS NULL OR item IS NULL),
-    count(*) FILTER (length(session) > {MAX_ID} OR length(item) > {MAX_ID}),
-    count(*) FILTER ((ms BETWEEN 0 AND {YEAR_2200 - 1}) IS NOT TRUE),
-    count(*) FILTER (type IS NULL OR type NOT IN (SELECT name FROM kinds)),
-    count(*) FILTER (price IS NOT NULL AND ({_PRICED}) IS NOT TRUE) FROM ({{source}})"""  # noqa: S608  # ours
+_REASONS = {
+    "no session or item": "session IS NULL OR item IS NULL",
+    "id too long": f"length(session) > {MAX_ID} OR length(item) > {MAX_ID}",
+    "no time of 1970 to 2200": f"(ms BETWEEN 0 AND {YEAR_2200 - 1}) IS NOT TRUE",
+    "another type": "type IS NULL OR type NOT IN (SELECT name FROM kinds)",
+    "price not taken, the row counts": f"price IS NOT NULL AND ({_PRICED}) IS NOT TRUE",
+}
+"""A row counts under the first that holds."""
+_LEFT_OUT = f"""SELECT reason, count(*) FROM (
+        SELECT CASE {" ".join(f"WHEN {holds} THEN '{name}'" for name, holds in _REASONS.items())} END
+            AS reason FROM ({{source}})
+    ) WHERE reason IS NOT NULL GROUP BY ALL"""  # noqa: S608  # ours
 # times of a visit are made to ascend: events of one second keep their order
 _EVENTS = """WITH told AS (
         SELECT session || '~' || visit AS visit, session AS session_id, item AS item_id,
@@ -234,17 +243,17 @@ def _database(path: Path) -> Iterator[Any]:
         yield database
 
 
-def _need(database: Any, path: Path, columns: Sequence[str]) -> None:
-    found = [row[0] for row in database.execute("DESCRIBE file").fetchall()]
-    if missing := [name for name in columns if name not in found]:
-        raise UsageError(
-            f"{path}: no column {', '.join(missing)}; found {', '.join(found)}; a session table has"
-            f" {', '.join(columns)}; a shop's events are evaluated by --events {path.name}"
-        )
-
-
-def _need_kinds(database: Any, path: Path) -> None:
+def _session_columns(database: Any, path: Path) -> str:
+    """SQL of the item's id in a session table; UsageError where a column is missing or of another
+    kind."""
     kinds = {row[0]: row[1] for row in database.execute("DESCRIBE file").fetchall()}
+    if missing := [name for name in SESSION_COLUMNS if name not in kinds]:
+        raise UsageError(
+            f"{path}: no column {', '.join(missing)}; found {', '.join(kinds)}; a session table has"
+            f" {', '.join(SESSION_COLUMNS)}; a shop's events are evaluated by --events {path.name}"
+        )
+    if not database.execute("SELECT count(*) FROM file").fetchall()[0][0]:
+        raise UsageError(f"{path}: holds no row")
     texts = [name for name in ("session_idx", "position") if not _NUMBER.match(kinds[name])]
     if texts:
         raise UsageError(
@@ -253,6 +262,7 @@ def _need_kinds(database: Any, path: Path) -> None:
         )
     if not kinds["split"].startswith(("VARCHAR", "ENUM")):
         raise UsageError(f"{path}: split holds {kinds['split']}, expected the texts train and test")
+    return text('"item_id"', kinds["item_id"])
 
 
 def _known_only(events: pa.Table, cutoff: int) -> pa.Table:

@@ -18,6 +18,7 @@ from contracts.errors import UsageError
 from contracts.features import RANKED, fingerprint
 from contracts.rules import Rules
 from training.evaluation import peers, rules_cost
+from training.evaluation.code import code_version, encoder_version
 from training.evaluation.figures import Bootstrap, figures, lists_figures, shares
 from training.evaluation.run import END, Evaluation, Fitted, Options, Prefix, Ranked, Report
 from training.evaluation.segments import segments
@@ -59,7 +60,7 @@ def evaluate_shop(
         )
     fitted: Fitted | None = None
     found = work.ranked()
-    if found is None or not found[1].keys() >= KEPT:
+    if found is None or len(found[0].lists) != len(prefixes) or not found[1].keys() >= KEPT:
         fitted = run.fit()
         found = run.rank(fitted, prefixes), {"learned": _learned(fitted), **_used(run)}
         work.keep_ranked(*found)
@@ -214,6 +215,7 @@ def _peak() -> float:
 def _versions() -> dict[str, str]:
     names = ("numpy", "numba", "lightgbm", "faiss-cpu", "jax", "wsknn")
     return {
+        "code": code_version(),
         "python": platform.python_version(),
         "cores": str(psutil.cpu_count()),
         **{name: _version(name) for name in names},
@@ -228,13 +230,13 @@ def _version(name: str) -> str:
 
 
 def digest(path: Path, options: Options, more: Any = "") -> str:
-    """Names the folder of a run: file, options, what features mean."""
-    return _digest(path, [_options(options), more])
+    """Names the folder of a run: file, options, and the code, whose figures are its own."""
+    return _digest(path, [_options(options), code_version(), more])
 
 
 def encoder_digest(path: Path, options: Options, more: Any = "") -> str:
-    """Names the folder of the encoders: file, and how they are learned."""
-    return _digest(path, [asdict(options.encoder), more])
+    """Names the folder of the encoders: file, how they are learned, and by which code."""
+    return _digest(path, [asdict(options.encoder), encoder_version(), more])
 
 
 def _digest(path: Path, more: Any) -> str:

@@ -329,7 +329,7 @@ def left_out(names: Sequence[str]) -> tuple[tuple[str, ...], frozenset[str]]:
         features |= found
     if len(set(sources)) == len(SOURCES):
         raise UsageError("--without: nothing would propose a candidate; leave a source")
-    return tuple(sources), frozenset(features)
+    return tuple(name for name in SOURCES if name in sources), frozenset(features)
 
 
 def _of_source(name: str) -> set[str]:

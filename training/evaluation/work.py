@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,22 +37,22 @@ class Work:
             "items": np.array(ranked.items, dtype=str),
         }
         self._write(RANKED_FILE, arrays)
-        building = self._folder / f".{LEARNED_FILE}"
-        building.write_text(json.dumps(learned, default=float))
-        building.replace(self._folder / LEARNED_FILE)  # last: with it the stage is finished
+        # last: with it the stage is finished
+        self._put(
+            LEARNED_FILE, lambda file: file.write(json.dumps(learned, default=float).encode())
+        )
 
     def ranked(self) -> tuple[Ranked, dict[str, Any]] | None:
         """None where the stage was not finished, or a file is damaged."""
         try:
             arrays = _read(self._folder / RANKED_FILE)
             learned = json.loads((self._folder / LEARNED_FILE).read_bytes())
-            found = Ranked(
-                _under("rank.", arrays), _under("recalled.", arrays), arrays["lists"],
-                tuple(arrays["items"].tolist()),
-            )  # fmt: skip
+            ranks, recalled = _under("rank.", arrays), _under("recalled.", arrays)
+            found = Ranked(ranks, recalled, arrays["lists"], tuple(arrays["items"].tolist()))
         except _UNREADABLE:
             return None
-        return (found, learned) if isinstance(learned, dict) else None
+        whole = "ranker" in ranks and "merged" in recalled and isinstance(learned, dict)
+        return (found, learned) if whole else None
 
     def keep_peer(self, ranks: npt.NDArray[np.float64], seconds: dict[str, float]) -> None:
         self._write(
@@ -69,10 +70,18 @@ class Work:
         return (ranks, seconds) if len(ranks) == queries else None
 
     def _write(self, name: str, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        building = self._folder / f".{name}"
-        with building.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        building.replace(self._folder / name)
+        self._put(name, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+
+    def _put(self, name: str, write: Callable[[IO[bytes]], Any]) -> None:
+        building, place = self._folder / f".{name}", self._folder / name
+        try:
+            with building.open("wb") as file:
+                write(file)
+            building.replace(place)
+        except OSError as error:
+            raise UsageError(
+                f"--work: {place} cannot be written: {error.strerror}; see what lies there"
+            ) from None
 
 
 def _read(path: Path) -> dict[str, npt.NDArray[Any]]:

@@ -69,7 +69,7 @@ def test_lists_by_hand() -> None:
     assert found["coverage"]["value"] == 0.5
     assert found["popularity_percentile"]["value"] == pytest.approx((0.875 + 1) / 2)
     assert found["popularity_percentile_of_clicks"]["value"] == pytest.approx((0.25 + 1) / 2)
-    assert found["gini"] == pytest.approx(gini(np.array([0, 0, 1, 2])), abs=1e-5)
+    assert found["gini"]["value"] == pytest.approx(gini(np.array([0, 0, 1, 2])), abs=1e-5)
 
 
 def test_gini() -> None:
@@ -178,7 +178,36 @@ def test_coverage_counts_each_item_once_and_its_interval_holds_it() -> None:
     same = np.tile(np.arange(20, dtype=np.int32), (100, 1))
     found = lists_figures(same, np.zeros(100, np.int64), np.arange(40.0), Bootstrap(np.arange(100)))
     assert found["coverage"]["value"] == 0.5
-    assert found["gini"] == pytest.approx(0.5)  # half of the items share all places evenly
+    assert found["gini"] == {
+        "value": 0.5,
+        "low": 0.5,
+        "high": 0.5,
+    }  # half of the items share all places evenly
+
+
+def test_intervals_of_figures_over_all_lists_are_those_of_whole_visits() -> None:
+    """Visits with ten lists each, all alike, say as much as with one."""
+    rng = np.random.default_rng(0)
+    own = rng.integers(0, 400, (100, 20)).astype(np.int32)
+
+    def widths(lists: np.ndarray, sessions: np.ndarray) -> list[float]:
+        labels = np.zeros(len(lists), np.int64)
+        found = lists_figures(lists, labels, np.arange(500.0), Bootstrap(sessions))
+        for name in ("coverage", "gini"):
+            assert found[name]["low"] < found[name]["value"] < found[name]["high"]
+        return [found[name]["high"] - found[name]["low"] for name in ("coverage", "gini")]
+
+    alone = widths(own, np.arange(100))
+    assert widths(np.repeat(own, 10, axis=0), np.repeat(np.arange(100), 10)) == pytest.approx(alone)
+
+
+def test_a_label_that_nobody_knows_has_no_place_among_the_popular() -> None:
+    lists = np.zeros((3, 1), np.int32)
+    clicks, bootstrap = np.arange(1.0, 5.0), Bootstrap(np.arange(3))
+    found = lists_figures(lists, np.array([3, -1, 3]), clicks, bootstrap)
+    assert found["popularity_percentile_of_clicks"]["value"] == 1
+    found = lists_figures(lists, np.array([-1, -1, -1]), clicks, bootstrap)
+    assert "popularity_percentile_of_clicks" not in found
 
 
 def test_popular_lists_have_a_bias_beside_what_is_clicked() -> None:

@@ -58,6 +58,9 @@ def test_parquet_says_the_same(tmp_path: Path) -> None:
         (HEAD + "1,0,a,test\n1,1,b,test\n", "0 train and 1 test sessions"),
         (HEAD + "1,0,a,test\n2,1,b,train\n", "in the order of time"),
         (HEAD + "1,0,a,train\n1,nan,b,train\n2,0,b,test\n", "1 lack a session, a position or"),
+        (HEAD + "1,0,1.5,train\n1,1,nan,train\n2,0,2.5,test\n", "1 lack a session, a position or"),
+        (HEAD + f"1,0,{'x' * 257},train\n2,0,b,test\n", "1 have an item id of over 256 characters"),
+        (HEAD, "holds no row"),
         (HEAD + "1,0,a,0\n2,0,b,1\n", "split holds BIGINT, expected the texts train and test"),
         (HEAD + "s1,0,a,train\ns2,0,b,test\n", "session_idx hold VARCHAR, expected numbers"),
         ("", "t.csv"),
@@ -164,8 +167,13 @@ def test_rows_that_an_import_would_refuse_are_left_out_and_counted(tmp_path: Pat
     shop = events(tmp_path, OLD + NEW + wrong, views_only=True)
     assert asked(shop) == asked(events(tmp_path, OLD + NEW, views_only=True))
     assert shop.left_out == {
-        "no session or item": 1, "id too long": 4, "no time": 3, "another type": 2,
+        "no session or item": 1, "id too long": 4, "no time of 1970 to 2200": 3, "another type": 2,
     }  # fmt: skip
+
+
+def test_a_row_counts_under_one_reason_only(tmp_path: Path) -> None:
+    wrong = "u,,yesterday,sung,c,b,1\n"
+    assert events(tmp_path, OLD + NEW + wrong).left_out == {"no session or item": 1}
 
 
 @pytest.mark.parametrize("price", ["inf", "-inf", "-1", "1e300", "dear"])
@@ -208,11 +216,29 @@ def test_a_test_part_as_long_as_the_train_part_has_shorter_label_windows(tmp_pat
     assert shop.length == (shop.cutoff - shop.first) // 3
 
 
+def test_a_small_test_part_does_not_make_the_train_part_centuries_long(tmp_path: Path) -> None:
+    """Times before 1970 were lost to the baselines, and label windows held nothing."""
+    train = "".join(f"{n},0,a,train\n{n},1,b,train\n" for n in range(6000))
+    shop = table(tmp_path, HEAD + train + "6000,0,a,test\n6000,1,b,test\n")
+    assert 51 * 7 < (shop.cutoff - shop.first) / 86_400_000 <= 52 * 7
+    assert shop.times.min() > 0
+    assert len(shop.prefixes(shop.cutoff - shop.length, shop.cutoff)) >= 6000 // 52
+    assert asked(shop) == [(("a",), "b")]
+
+
+def test_item_ids_among_floats_are_what_they_were(tmp_path: Path) -> None:
+    """As pandas writes a column of numbers that once had a gap; half numbers stay apart."""
+    text = HEAD + "1,0,12.0,train\n1,1,7.5,train\n1,2,7.0,train\n2,0,12.0,test\n2,1,7.5,test\n"
+    assert set(table(tmp_path, text).items) == {"12", "7", "7.5"}
+
+
 def test_a_late_stray_visit_is_not_the_test_part(tmp_path: Path) -> None:
     many = "".join(rows(f"s{n}", n / 10, *views("a", "b", "c")) for n in range(100))
     stray = rows("z", 300, *views("a", "b"))
     shop = events(tmp_path, many + stray, test_days=3)
     assert shop.cutoff < (BEGIN + 8 * DAY) * 1000
+    assert shop.left_out == {"far after all others": 2}
+    assert shop.times.max() < (BEGIN + 11 * DAY) * 1000
 
 
 # --- counted by hand -----------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from contracts.errors import UsageError
 from tests.training.evaluation import tables
 from training.evaluation import peers, report
 from training.evaluation.files import session_table
-from training.evaluation.report import Asked, digest, evaluate_shop
+from training.evaluation.report import Asked, digest, encoder_digest, evaluate_shop
 from training.evaluation.run import Evaluation, Options, Ranked, left_out
 from training.evaluation.work import LEARNED_FILE, PEER_FILE, RANKED_FILE, Work
 
@@ -234,5 +234,35 @@ def test_where_features_mean_something_else_it_is_another_folder(
     table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = digest(table, tables.SMALL)
-    monkeypatch.setattr(report, "fingerprint", lambda: "other")
+    with monkeypatch.context() as patched:
+        patched.setattr(report, "fingerprint", lambda: "other")
+        assert digest(table, tables.SMALL) != before
+    monkeypatch.setattr(report, "code_version", lambda: "other")
     assert digest(table, tables.SMALL) != before
+
+
+def test_encoders_are_of_the_code_that_learns_them(
+    table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = encoder_digest(table, tables.SMALL)
+    monkeypatch.setattr(report, "code_version", lambda: "other")
+    assert encoder_digest(table, tables.SMALL) == before
+    monkeypatch.setattr(report, "encoder_version", lambda: "other")
+    assert encoder_digest(table, tables.SMALL) != before
+
+
+@pytest.mark.parametrize("lost", ["rank.ranker", "recalled.merged", "lists"])
+def test_ranks_that_lack_an_array_are_not_taken(tmp_path: Path, lost: str) -> None:
+    work = Work(tmp_path)
+    work.keep_ranked(ranked(), {})
+    with np.load(tmp_path / RANKED_FILE) as file:
+        arrays = {name: file[name] for name in file.files if name != lost}
+    np.savez(tmp_path / RANKED_FILE, **arrays)
+    assert work.ranked() is None
+
+
+def test_a_folder_where_a_file_belongs_is_told(tmp_path: Path) -> None:
+    (tmp_path / RANKED_FILE).mkdir()
+    (tmp_path / RANKED_FILE / "x").touch()
+    with pytest.raises(UsageError, match=f"{RANKED_FILE} cannot be written"):
+        Work(tmp_path).keep_ranked(ranked(), {})
