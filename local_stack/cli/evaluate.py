@@ -105,7 +105,7 @@ def evaluate(
     from local_stack.show_evaluation import evaluation_text
     from training.evaluation.report import Asked, evaluate_shop
     from training.evaluation.run import left_out
-    from training.search import read_found
+    from training.search_space import read_found
 
     shop, path = _shop(given)
     sources, features = left_out(without)
@@ -158,8 +158,9 @@ def search(
     Trials are judged on the newest label window of the train part, never on the test part.
     """
     from local_stack.cli.progress import StepProgress
-    from training.search import Budget, read_space
+    from training.search import Budget
     from training.search import search as searched
+    from training.search_space import read_space
 
     chosen = read_space(space)
     if out is not None and not out.parent.is_dir():

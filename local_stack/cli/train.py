@@ -49,7 +49,7 @@ def train(
     from local_stack.cli.progress import StepProgress
     from local_stack.rebuild import STEPS, rebuild
     from local_stack.show import quality_table
-    from training.search import read_found
+    from training.search_space import read_found
     from training.train import Options
 
     options = Options(queries=queries, embedding=not no_embedding, **read_found(parameters))

@@ -18,7 +18,8 @@ from contracts.errors import UsageError
 from contracts.features import RANKED
 from training import ranker, search
 from training.dataset import Rows
-from training.search import SPACE, Budget, Space, Trial, read_found, read_space
+from training.search import Budget, Trial
+from training.search_space import SPACE, Space, read_found, read_space, split
 
 SMALL = {"num_leaves": [4, 8]}
 
@@ -144,7 +145,7 @@ def test_the_usual_space() -> None:
 def test_what_was_found_is_read_again(tmp_path: Path) -> None:
     asked = read_space(space(tmp_path, SMALL | {"label_weight.cart": [2.0]}))
     found = search.search(WINDOWS, KINDS, asked, Budget(1, 600))
-    told = search.split(found.trials[1].parameters)
+    told = split(found.trials[1].parameters)
     assert told["label_weights"] == {"cart": 2.0}
     path = tmp_path / "found.json"
     path.write_text(json.dumps(found.as_file()))
