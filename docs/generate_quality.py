@@ -147,8 +147,8 @@ def lists(dataset: str, found: Mapping[str, Document]) -> str:
     of = found[dataset]["lists"]
     return _table(
         ["lists of 20", ""],
-        [[name, _interval(each) if isinstance(each, dict) else f"{each:.4f}"] for name, each in of.items()],
-    )  # fmt: skip
+        [[name, _interval(each)] for name, each in of.items()],
+    )
 
 
 def rules(dataset: str, found: Mapping[str, Document]) -> str:
@@ -157,9 +157,19 @@ def rules(dataset: str, found: Mapping[str, Document]) -> str:
     return _table([f"{of['prefixes']:,} prefixes", *HEAD], rows)
 
 
+def code(dataset: str, found: Mapping[str, Document]) -> str:
+    """Which code made which figures: those of other code are others."""
+    runs: dict[str, list[str]] = {}
+    for name, of in found.items():
+        if name == dataset or name.startswith(f"{dataset}-"):
+            part = name.removeprefix(dataset).removeprefix("-") or "the main run"
+            runs.setdefault(of["versions"]["code"], []).append(part)
+    return _table(["code", "runs"], [[f"`{of}`", ", ".join(names)] for of, names in runs.items()])
+
+
 TABLES = {
     "methods": methods, "recall": recall, "segments": segments, "ablations": ablations,
-    "costs": costs, "lists": lists, "rules": rules,
+    "code": code, "costs": costs, "lists": lists, "rules": rules,
 }  # fmt: skip
 
 
