@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -41,39 +42,42 @@ def wsknn_ranks(
     shop: Shop, queries: Sequence[Query], report: Callable[[int, int], None]
 ) -> tuple[Doubles, dict[str, float]]:
     """Ranks by the public package wsknn (Moliński, "WSKNN: k-NN recommender for session-based data"),
-    with its defaults but for more sessions and neighbours; and the seconds it took."""
+    with its defaults but for more sessions and neighbours, and the newest of the sessions that share
+    an item; and the seconds it took. It iterates over sets: items and sessions are numbers, which have
+    the same order in every process."""
     import wsknn
 
     begun = time.monotonic()
+    number: dict[str, int] = defaultdict(count().__next__)
     model = wsknn.fit(
-        _sessions(shop), number_of_recommendations=LISTED, number_of_neighbors=WSKNN_NEIGHBOURS,
-        sample_size=WSKNN_SESSIONS,
+        _sessions(shop, number), number_of_recommendations=LISTED, sampling_strategy="recent",
+        number_of_neighbors=WSKNN_NEIGHBOURS, sample_size=WSKNN_SESSIONS,
     )  # fmt: skip
     fitted = time.monotonic()
     ranks = np.full(len(queries), np.inf)
     for row, query in enumerate(queries):
-        times = list(range(len(query.visited)))
+        visited = [number[item] for item in query.visited]
         # None where it knows none of the items
-        found = (model.recommend([list(query.visited), times]) if query.visited else None) or ()
+        found = (model.recommend([visited, list(range(len(visited)))]) if visited else None) or ()
         if not shop.current:
-            found = [each for each in found if each[0] != query.visited[-1]]
+            found = [each for each in found if each[0] != visited[-1]]
         names = [name for name, _ in found]
-        if query.label in names:
+        if (label := number[query.label]) in names:
             scores = np.array([score for _, score in found], dtype=np.float64)
-            ranks[row] = mid_rank(scores, names.index(query.label))
+            ranks[row] = mid_rank(scores, names.index(label))
         if row % 50 == 0:
             report(row, len(queries))
     seconds = {"fit": round(fitted - begun, 1), "recommend": round(time.monotonic() - fitted, 1)}
     return ranks, seconds
 
 
-def _sessions(shop: Shop) -> dict[str, list[list[Any]]]:
+def _sessions(shop: Shop, number: Mapping[str, int]) -> dict[int, list[list[int]]]:
     """As wsknn takes them: session -> [items, times]."""
-    found = {}
-    for begin, end in zip(shop.starts[:-1], shop.starts[1:], strict=True):
-        if shop.times[end - 1] < shop.cutoff:
-            found[shop.visit_of(begin)] = [
-                shop.items[begin:end].tolist(),
-                shop.times[begin:end].tolist(),
-            ]
-    return found
+    return {
+        visit: [
+            [number[item] for item in shop.items[begin:end].tolist()],
+            shop.times[begin:end].tolist(),
+        ]
+        for visit, (begin, end) in enumerate(pairwise(shop.starts.tolist()))
+        if shop.times[end - 1] < shop.cutoff
+    }
