@@ -1,7 +1,7 @@
-"""Write the tables of docs/quality.md and its charts from benchmarks/results/evaluate-*.json.
+"""Write the tables of docs/quality.md and README.md, and charts, from benchmarks/results/evaluate-*.json.
 
-python docs/generate_quality.py           writes both
-python docs/generate_quality.py --check   exit code 3 when the page's tables differ
+python docs/generate_quality.py           writes them
+python docs/generate_quality.py --check   exit code 3 when a page's tables differ
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`; the text around it is a person's.
 """
@@ -17,6 +17,7 @@ from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
 PAGE, IMAGES = FOLDER / "quality.md", FOLDER / "images"
+PAGES = (PAGE, FOLDER.parent / "README.md")
 RESULTS = FOLDER.parent / "benchmarks" / "results"
 BLOCK = re.compile(r"(<!-- table: ([a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 MEASURES = ("hit_rate@20", "mrr@20", "ndcg@20")
@@ -36,14 +37,16 @@ def main(arguments: Sequence[str]) -> int:
     if arguments not in ([], ["--check"]):
         print(__doc__, file=sys.stderr)  # noqa: T201
         return 2
-    text = page(PAGE.read_text(), documents(RESULTS))
+    found = documents(RESULTS)
+    texts = {path: page(path.read_text(), found) for path in PAGES}
     if arguments:
-        if text != PAGE.read_text():
-            print("docs/quality.md is out of date: python docs/generate_quality.py", file=sys.stderr)  # noqa: T201  # fmt: skip
-            return 3
-        return 0
-    PAGE.write_text(text)
-    charts(documents(RESULTS))
+        old = [path.name for path, text in texts.items() if text != path.read_text()]
+        if old:
+            print(f"{', '.join(old)}: out of date: python docs/generate_quality.py", file=sys.stderr)  # noqa: T201  # fmt: skip
+        return 3 if old else 0
+    for path, text in texts.items():
+        path.write_text(text)
+    charts(found)
     return 0
 
 
@@ -56,14 +59,12 @@ def documents(folder: Path) -> dict[str, Document]:
 
 
 def page(text: str, found: Mapping[str, Document]) -> str:
-    """The page with its tables made anew. ValueError for a table that nobody makes."""
+    """A page with its tables made anew. ValueError for a table that nobody makes."""
 
     def made(match: re.Match[str]) -> str:
         kind, _, dataset = match[2].partition("-")
-        if kind not in TABLES or dataset not in found:
-            raise ValueError(
-                f"docs/quality.md: no table {match[2]!r}, or no evaluation {dataset!r}"
-            )
+        if kind not in TABLES or (kind != "overview" and dataset not in found):
+            raise ValueError(f"no table {match[2]!r}, or no evaluation {dataset!r}")
         return f"{match[1]}{TABLES[kind](dataset, found)}\n{match[3]}"
 
     return BLOCK.sub(made, text)
@@ -99,6 +100,32 @@ def methods(dataset: str, found: Mapping[str, Document]) -> str:
             same = of["ours_on_the_same"]
             rows.append(["Nextclick on the same", *(_value(same[n]) for n in MEASURES)])
     return _table(["", *HEAD], rows)
+
+
+PUBLISHED = {"diginetica": ".5420 / .1900", "rees46": ".6300 / .1810"}
+"""The best that we have seen, measured by others (docs/quality.md names them)."""
+
+
+def overview(_: str, found: Mapping[str, Document]) -> str:
+    """A few rows of `methods` of every data set side by side."""
+    own = {name: found[name] for name in PUBLISHED}
+    served = {name: found[f"{name}-as-served"] for name in PUBLISHED}
+    rows = [
+        ["**Nextclick**", *(f"**{_both(of)}**" for of in own.values())],
+        ["without the session encoder", *(_both(found[f"{name}-no-embedding"]) for name in own)],
+        ["*as served*", *(f"*{_both(of)}*" for of in served.values())],
+        ["*session kNN as served*", *(f"*{_both(of['baselines']['session_knn'])}*" for of in served.values())],
+    ]  # fmt: skip
+    for name in ("session_knn", "sequential_rules", "wsknn"):
+        rows.append([NAMES[name], *(_both(of["baselines"][name]) for of in own.values())])
+    rows[-1][0] += f", {own['rees46']['baselines']['wsknn']['prefixes']:,} prefixes"
+    rows.append(["best published that we have seen", *PUBLISHED.values()])
+    heads = [f"{name}, {of['prefixes']:,} prefixes" for name, of in own.items()]
+    return _table(["HR@20 / MRR@20", *heads], rows)
+
+
+def _both(of: Document) -> str:
+    return " / ".join(f"{of[measure]['value']:.4f}".lstrip("0") for measure in MEASURES[:2])
 
 
 def recall(dataset: str, found: Mapping[str, Document]) -> str:
@@ -163,13 +190,13 @@ def code(dataset: str, found: Mapping[str, Document]) -> str:
     for name, of in found.items():
         if name == dataset or name.startswith(f"{dataset}-"):
             part = name.removeprefix(dataset).removeprefix("-") or "the main run"
-            runs.setdefault(of["versions"]["code"], []).append(part)
+            runs.setdefault(of["versions"].get("code", "not noted"), []).append(part)
     return _table(["code", "runs"], [[f"`{of}`", ", ".join(names)] for of, names in runs.items()])
 
 
 TABLES = {
     "methods": methods, "recall": recall, "segments": segments, "ablations": ablations,
-    "code": code, "costs": costs, "lists": lists, "rules": rules,
+    "code": code, "costs": costs, "lists": lists, "overview": overview, "rules": rules,
 }  # fmt: skip
 
 

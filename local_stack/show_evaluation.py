@@ -15,20 +15,14 @@ def evaluation_text(document: Mapping[str, Any]) -> str:
     """Figures beside the baselines, recall by source, segments, time and memory."""
     parts = [
         f"{document['dataset']}: {document['prefixes']:,} prefixes of {document['sessions']:,} test sessions",
+        *_days(document["days"]),
         *_left_out(document["rows_left_out"]),
         _protocol(document),
         _methods(document),
         "The next item is among the first 100 of a source, or of the merged candidates (95 % interval)",
         table([(name, *_interval(of)) for name, of in document["recall@100"].items()], RIGHT),
         "Lists",
-        table(
-            [
-                (name, *_interval(of))
-                for name, of in document["lists"].items()
-                if isinstance(of, dict)
-            ],
-            RIGHT,
-        ),
+        table([(name, *_interval(of)) for name, of in document["lists"].items()], RIGHT),
         "Segments",
         _segments(document),
     ]
@@ -43,9 +37,17 @@ def evaluation_text(document: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def _days(days: Mapping[str, str]) -> list[str]:
+    if not days:
+        return []
+    return [
+        f"History from {days['first']} to {days['last']} (UTC), the test part from {days['test_from']}"
+    ]
+
+
 def _left_out(rows: Mapping[str, int]) -> list[str]:
     told = ", ".join(f"{reason} {count:,}" for reason, count in rows.items())
-    return [f"Rows of the file that do not count: {told}"] if told else []
+    return [f"Rows of the file left out, or amiss: {told}"] if told else []
 
 
 def _protocol(document: Mapping[str, Any]) -> str:

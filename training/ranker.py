@@ -81,12 +81,12 @@ def fit(windows: Sequence[Rows], seed: int = 0, given: Mapping[str, Any] | None 
         raise UsageError(f"LightGBM takes no ranker with {dict(given or {})}: {error}") from None
 
 
-def check_queries(count: int) -> None:
+def check_queries(count: int, what: str = "to learn from") -> None:
     """UsageError where these queries, their label among the candidates, are too few."""
     if count < MIN_QUERIES:
         raise UsageError(
-            f"{count} queries have their label among the candidates, training needs at least"
-            f" {MIN_QUERIES}: import more history, or generate a larger shop"
+            f"{count} queries {what} have their label among the candidates, at least {MIN_QUERIES} are"
+            " needed: import more history, or generate a larger shop"
         )
 
 

@@ -37,11 +37,12 @@ class Trial:
 @dataclass(frozen=True)
 class Found:
     """The trials in the order in which they were made, the usual parameters first, and the best;
-    refused: what LightGBM said of trials that it would not learn."""
+    refused: what LightGBM said of trials that it would not learn; judged: queries that judge."""
 
     trials: tuple[Trial, ...]
     best: Trial
     stopped: str
+    judged: int
     refused: tuple[str, ...] = ()
 
     def as_file(self) -> dict[str, Any]:
@@ -62,7 +63,8 @@ def search(
     import lightgbm
     import optuna
 
-    ranker.check_queries(sum(len(rows.sizes) for rows in windows))
+    judged = len(ranker.validation_split(windows)[1].sizes)
+    ranker.check_queries(judged, "to judge trials by")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
     trials, refused = [_tried(windows, kinds, {}, seed)], list[str]()
@@ -83,7 +85,7 @@ def search(
     except KeyboardInterrupt:
         stopped = "interrupted"
     best = max(trials, key=lambda trial: trial.figures["ndcg_20"])
-    return Found(tuple(trials), best, stopped, tuple(refused))
+    return Found(tuple(trials), best, stopped, judged, tuple(refused))
 
 
 def _suggested(trial: Any, name: str, of: Range | Choices) -> Any:

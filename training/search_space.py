@@ -64,8 +64,8 @@ class Limits(NamedTuple):
     def allow(self, value: float) -> bool:
         if self.kind is bool or isinstance(value, bool):
             return self.kind is bool and isinstance(value, bool)
-        whole = self.kind is float or value == int(value)
-        return whole and self.least <= value <= self.most
+        kinds = (int,) if self.kind is int else (int, float)
+        return isinstance(value, kinds) and self.least <= value <= self.most
 
     def __str__(self) -> str:
         if self.kind is bool:
@@ -113,23 +113,33 @@ def read_space(path: Path | None) -> Space:
     if path is None:
         return SPACE
     what = f"--space {path}"
+    names = [*SEARCHED, *(f"{LABEL_WEIGHT}{kind}" for kind in LABEL_KINDS)]
     try:
         given = json.loads(path.read_bytes(), object_pairs_hook=each_once)
-        if not isinstance(given, dict):
-            raise UsageError(f"{what}: expected an object, as {_EXAMPLE}")
-        _check_names(what, given, [*SEARCHED, *(f"{LABEL_WEIGHT}{kind}" for kind in LABEL_KINDS)])
-        space = TypeAdapter(Space).validate_python(given)
     except OSError as error:
         raise UsageError(f"{what} cannot be read: {error.strerror}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{what}: no JSON: {error}; expected {_EXAMPLE}") from None
+    except ValueError as error:
+        raise UsageError(f"{what}: {error}") from None
+    if not isinstance(given, dict) or not given:
+        raise UsageError(
+            f"{what}: names no parameter; expected {_EXAMPLE}; there are {', '.join(sorted(names))}"
+        )
+    _check_names(what, given, names)
+    return {name: _checked(f"{what}: {name}", name, value) for name, value in given.items()}
+
+
+def _checked(what: str, name: str, given: Any) -> Range | list[Any]:
+    kind: Any = Range if isinstance(given, dict) else Choices
+    try:
+        of: Range | list[Any] = TypeAdapter(kind).validate_python(given)
     except ValidationError as error:
         raise UsageError(f"{what}: {_first(error)}; expected {_EXAMPLE}") from None
-    except ValueError as error:
-        raise UsageError(f"{what}: no JSON: {error}; expected {_EXAMPLE}") from None
-    if not space:
-        raise UsageError(f"{what}: names no parameter; there are {', '.join(sorted(SEARCHED))}")
-    for name, of in space.items():
-        _check_values(f"{what}: {name}", name, [of.low, of.high] if isinstance(of, Range) else of)
-    return space
+    values = [of.low, of.high] if isinstance(of, Range) else of
+    whole = limits_of(name).kind is int and isinstance(of, Range)
+    _check_values(what, name, [int(v) if whole and v == int(v) else v for v in values])
+    return of
 
 
 def limits_of(name: str) -> Limits:
@@ -143,13 +153,11 @@ def _check_values(what: str, name: str, values: Iterable[Any]) -> None:
         raise UsageError(f"{what}: {json.dumps(wrong[0])} came, expected {limits}")
 
 
-def _first(error: ValidationError) -> str:
-    """Where what is wrong first: names of the file, without those of pydantic's choices."""
+def _first(error: ValidationError, whole: str = "") -> str:
+    """Where what is wrong first. whole: what to name where it is no part."""
     first = error.errors()[0]
-    place = [
-        str(part) for part in first["loc"] if not re.search(r"[^\w.]|^Range$|^list$", str(part))
-    ]
-    return f"{'.'.join(place) or 'the file'}: {first['msg']}"
+    place = ".".join(str(part) for part in first["loc"] if re.fullmatch(r"[\w.]+", str(part)))
+    return ": ".join(part for part in (place or whole, str(first["msg"])) if part)
 
 
 def _check_names(what: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -178,7 +186,7 @@ def read_found(path: Path | None) -> dict[str, Any]:
         raise UsageError(f"--parameters {path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
         raise UsageError(
-            f"--parameters {path} is no result of a search: {_first(error)}; expected an object"
+            f"--parameters {path} is no result of a search: {_first(error, 'the file')}; expected an object"
             " with ranker and label_weights, as ./nextclick search --out writes it"
         ) from None
     _check_names(f"--parameters {path}: ranker", found["ranker"], SEARCHED)

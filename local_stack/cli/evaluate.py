@@ -174,16 +174,20 @@ def search(
                 lambda done, of: progress("trials", done, of),
             )  # fmt: skip
     document = {
-        "dataset": name, "trials": len(found.trials), "stopped": found.stopped,
+        "dataset": name, "trials": len(found.trials) - 1 + len(found.refused),
+        "stopped": found.stopped, "judged_on": found.judged,
         "usual": dict(found.trials[0].figures), "best": dict(found.best.figures), "refused": list(found.refused),
         **found.as_file(),
     }  # fmt: skip
-    if out is not None:
-        out.write_text(json.dumps(found.as_file(), indent=2))
-        say(f"{out}: ./nextclick train --parameters {out}")
     if given["mlflow"]:
         document["mlflow_run"] = _logged_search(name, document, found)
     emit(document) if as_json else click.echo(json.dumps(document, indent=2))
+    if out is not None:
+        try:
+            out.write_text(json.dumps(found.as_file(), indent=2))
+        except OSError as error:  # all is printed above
+            raise UsageError(f"--out {out} cannot be written: {error.strerror}") from None
+        say(f"{out}: ./nextclick train --parameters {out}")
 
 
 def _shop(given: dict[str, Any]) -> tuple[Shop, Path]:

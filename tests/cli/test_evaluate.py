@@ -43,7 +43,9 @@ def test_a_search_is_written_for_the_training(table: Path, tmp_path: Path) -> No
         "--out", str(out), "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["trials"] == 3
+    told = json.loads(done.stdout)
+    assert told["trials"] == 2
+    assert told["judged_on"] >= 50
     assert set(json.loads(out.read_text())) == {"ranker", "label_weights"}
 
 
@@ -140,6 +142,7 @@ def test_events_of_a_shop(tmp_path: Path) -> None:
     assert found["dataset"] == "events.csv"
     assert found["hit_rate@20"]["value"] > 0.5
     assert found["segments"]["returning session"]["prefixes"] == 0
+    assert found["days"] == {"first": "2023-11-14", "test_from": "2023-12-04", "last": "2023-12-12"}
     train, rest = 500 * 20 // 28, [1 if len(each) > 2 else 0 for each in sessions]
     views = sum(len(each) - rest[row] for row, each in enumerate(sessions[: train + 1]))
     assert abs(found["train_events"] - views) <= 5  # one visit lies on the border
@@ -192,6 +195,15 @@ def test_a_search_that_could_not_keep_its_result_does_not_begin(csv: Path, tmp_p
     assert (done.returncode, done.stdout) == (2, "")
     assert "there is no folder" in done.stderr
     assert "label windows" not in done.stderr
+
+
+def test_a_result_that_cannot_be_written_is_printed_all_the_same(csv: Path, tmp_path: Path) -> None:
+    out = tmp_path / "best.json"
+    out.symlink_to(tmp_path / "no folder" / "best.json")
+    done = run(tmp_path, "search", str(csv), *QUICK, "--trials", "1", "--out", str(out), "--json")
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["trials"] == 1
+    assert "cannot be written" in done.stderr
 
 
 def test_as_served_the_item_that_is_looked_at_is_neither_listed_nor_asked_for(

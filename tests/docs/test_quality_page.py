@@ -12,9 +12,11 @@ from docs import generate_quality as quality
 
 def test_the_page_is_made_of_the_kept_results() -> None:
     found = quality.documents(quality.RESULTS)
-    text = quality.PAGE.read_text()
-    assert quality.page(text, found) == text, "python docs/generate_quality.py"
-    assert len(quality.BLOCK.findall(text)) > 8
+    for path in quality.PAGES:
+        text = path.read_text()
+        assert quality.page(text, found) == text, "python docs/generate_quality.py"
+    assert len(quality.BLOCK.findall(quality.PAGE.read_text())) > 8
+    assert quality.BLOCK.search((ROOT / "README.md").read_text())
 
 
 def test_another_figure_makes_another_page() -> None:

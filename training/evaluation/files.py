@@ -40,7 +40,8 @@ UNTOLD = frozenset(
 )
 """Features that neither kind of file tells."""
 STRAY = "far after all others"
-"""Reason why an event is left out (`contracts.windows.bounds`)."""
+UNKNOWN = "in the test part, of an item that the train part does not know"
+"""Reasons why an event is left out (`contracts.windows.bounds`, `keep_new`)."""
 SESSION_COLUMNS = ("session_idx", "position", "item_id", "split")
 TYPES = {
     "item_view": EventType.item_view, "view": EventType.item_view, "click": EventType.click,
@@ -79,9 +80,10 @@ def session_table(path: Path, *, current: bool = True) -> Shop:
         step = max(1, min(STEP_MS, slot // (clicks + 1)))
         asked = {"train": train, "slot": slot, "step": step, "begin": EPOCH_MS}
         events = database.sql(_SESSIONS.format(item=item), params=asked).to_arrow_table()
+        again = _counted(database, _TWICE)
     return Shop(
         path.name, _clean(events), None, EPOCH_MS - train * slot, EPOCH_MS,
-        _window(train * slot, WEEK_MS), current=current, unknown=UNTOLD | TIMELESS,
+        _window(train * slot, WEEK_MS), current=current, unknown=UNTOLD | TIMELESS, left_out=again,
     )  # fmt: skip
 
 
@@ -101,7 +103,7 @@ def event_file(
 
     views_only: whether carts and purchases are left out. min_item_views: items viewed less often
     are left out, as are rows without session, item or time, with ids that are too long, of other
-    types, and strays after the end of the history: `Shop.left_out` counts them. keep_new: whether
+    types, and strays after the end of the history: `Shop.left_out` counts them all. keep_new: whether
     test clicks on items that the train part does not know stay; published evaluations leave them
     out. current: see `Shop`. UsageError says what is wrong.
     """
@@ -114,13 +116,14 @@ def event_file(
         source = ordered_rows("file", kinds, columns, YEAR_2200 - 1)
         database.execute("CREATE TEMP TABLE kinds (name VARCHAR, code INTEGER)")
         database.executemany("INSERT INTO kinds VALUES (?, ?)", [[n, int(TYPES[n])] for n in types])
-        events = database.sql(
-            _EVENTS.format(source=source, sound=_SOUND), params={"least": min_item_views}
-        ).to_arrow_table()
+        asked = {"least": min_item_views}
+        database.execute(_TOLD.format(source=source, sound=_SOUND), asked)
+        events = database.sql(_EVENTS).to_arrow_table()
         catalogue = database.sql(
             _CATALOGUE.format(source=source, sound=_SOUND, priced=_PRICED)
         ).to_arrow_table()
         left_out = dict(database.execute(_LEFT_OUT.format(source=source)).fetchall())
+        left_out |= _counted(database, _FEW)
     if not len(events):
         raise UsageError(
             f"{path}: no visit is left with two events ({', '.join(types)}) on items that were viewed"
@@ -141,7 +144,10 @@ def event_file(
         left_out[STRAY] = strays
         events = events.filter(pa.array(times <= last))
     if not keep_new:
-        events = _known_only(events, cutoff)
+        known = _known_only(events, cutoff)
+        if unknown := len(events) - len(known):
+            left_out[UNKNOWN] = unknown
+        events = known
     return Shop(
         path.name, _clean(events), _catalogue(catalogue), first, cutoff,
         _window(cutoff - first, length), current=current, unknown=UNTOLD, left_out=left_out,
@@ -186,20 +192,30 @@ _LEFT_OUT = f"""SELECT reason, count(*) FROM (
         SELECT CASE {" ".join(f"WHEN {holds} THEN '{name}'" for name, holds in _REASONS.items())} END
             AS reason FROM ({{source}})
     ) WHERE reason IS NOT NULL GROUP BY ALL"""  # noqa: S608  # ours
-# times of a visit are made to ascend: events of one second keep their order
-_EVENTS = """WITH told AS (
+_TOLD = """CREATE TEMP TABLE told AS
+    WITH told AS (
         SELECT session || '~' || visit AS visit, session AS session_id, item AS item_id,
             kinds.code AS type, ms, row_number() OVER () AS row
         FROM ({source}) AS rows JOIN kinds ON kinds.name = rows.type
         WHERE {sound}
     ),
-    viewed AS (SELECT item_id FROM told WHERE type IN (2, 3) GROUP BY ALL HAVING count(*) >= $least),
-    often AS (SELECT * FROM told WHERE item_id IN (SELECT item_id FROM viewed)),
-    long AS (SELECT *, count(*) OVER (PARTITION BY visit) AS n,
-            row_number() OVER (PARTITION BY visit ORDER BY ms, row) AS place FROM often)
+    viewed AS (SELECT item_id FROM told WHERE type IN (2, 3) GROUP BY ALL HAVING count(*) >= $least)
+    SELECT *, count(*) FILTER (often) OVER (PARTITION BY visit) AS n
+    FROM (SELECT *, item_id IN (SELECT item_id FROM viewed) AS often FROM told)"""
+# times of a visit are made to ascend: events of one second keep their order
+_EVENTS = """WITH long AS (
+        SELECT *, row_number() OVER (PARTITION BY visit ORDER BY ms, row) AS place
+        FROM told WHERE often AND n > 1
+    )
     SELECT visit, session_id, item_id, type::INTEGER AS type,
         (max(ms - place) OVER (PARTITION BY visit ORDER BY place) + place)::BIGINT AS time
-    FROM long WHERE n > 1 ORDER BY min(ms) OVER (PARTITION BY visit), visit, place"""
+    FROM long ORDER BY min(ms) OVER (PARTITION BY visit), visit, place"""
+_AGAIN = "repeats another row, the row counts"
+_FEW = f"""SELECT count(*) FILTER (NOT often) AS "item viewed too seldom",
+    count(*) FILTER (often AND n = 1) AS "the only event of its visit",
+    count(*) - count(DISTINCT (visit, item_id, type, ms)) AS "{_AGAIN}" FROM told"""  # noqa: S608  # ours
+_TWICE = f"""SELECT count(*) - count(DISTINCT (session_idx, position, item_id)) AS "{_AGAIN}"
+    FROM file"""  # noqa: S608  # ours
 # a row for each change, so that nobody knows a price before it was told
 _CATALOGUE = """WITH told AS (
         SELECT item AS item_id, ms::BIGINT AS time, category, brand,
@@ -219,6 +235,13 @@ _CATALOGUE = """WITH told AS (
         OR brand IS DISTINCT FROM lag(brand) OVER before
         OR price IS DISTINCT FROM lag(price) OVER before
     ORDER BY item_id, time"""
+
+
+def _counted(database: Any, query: str) -> dict[str, int]:
+    """The columns of a query's only row that are not 0, by name."""
+    answer = database.execute(query)
+    names = [column[0] for column in answer.description]
+    return {name: count for name, count in zip(names, answer.fetchone(), strict=True) if count}
 
 
 @contextmanager

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from contracts.errors import UsageError
 from contracts.features import RANKED, fingerprint
 from contracts.rules import Rules
 from training.evaluation import peers, rules_cost
-from training.evaluation.code import code_version, encoder_version
+from training.evaluation.code import code_version
 from training.evaluation.figures import Bootstrap, figures, lists_figures, shares
 from training.evaluation.run import END, Evaluation, Fitted, Options, Prefix, Ranked, Report
 from training.evaluation.segments import segments
@@ -60,7 +61,7 @@ def evaluate_shop(
         )
     fitted: Fitted | None = None
     found = work.ranked()
-    if found is None or len(found[0].lists) != len(prefixes) or not found[1].keys() >= KEPT:
+    if found is None or not _usable(*found, len(prefixes)):
         fitted = run.fit()
         found = run.rank(fitted, prefixes), {"learned": _learned(fitted), **_used(run)}
         work.keep_ranked(*found)
@@ -83,6 +84,17 @@ def evaluate_shop(
         "peak_memory_mb": max(kept["peak_memory_mb"], used["peak_memory_mb"]),
         "versions": _versions(),
     }
+
+
+def _usable(ranked: Ranked, kept: dict[str, Any], prefixes: int) -> bool:
+    """Whether what a folder holds is that of a finished run over as many prefixes."""
+    arrays: list[Sized] = [ranked.lists, *ranked.ranks.values(), *ranked.recalled.values()]
+    return (
+        all(len(array) == prefixes for array in arrays)
+        and kept.keys() >= KEPT
+        and all(isinstance(kept[name], dict) for name in KEPT - {"peak_memory_mb"})
+        and isinstance(kept["peak_memory_mb"], int | float)
+    )
 
 
 def _used(run: Evaluation) -> dict[str, Any]:
@@ -116,6 +128,7 @@ def _figures(
             "dataset": shop.name,
             "prefixes": len(queries),
             "rows_left_out": dict(shop.left_out),
+            "days": _days(shop),
             "current_item_listed": shop.current,
             "labels_that_are_the_current_item": sum(
                 query.visited[-1:] == (query.label,) for query in queries
@@ -141,6 +154,18 @@ def _figures(
             shop, run, ranked, queries, sessions, asked.peer_queries, work
         )
     return document
+
+
+def _days(shop: Shop) -> dict[str, str]:
+    """First day, first of the test part, and last (UTC): a wrong clock shows. {} for a session table,
+    whose times are made up."""
+    if shop.catalogue is None:
+        return {}
+    moments = {"first": shop.first, "test_from": shop.cutoff, "last": int(shop.times.max())}
+    return {
+        name: f"{datetime.fromtimestamp(moment / 1000, UTC):%Y-%m-%d}"
+        for name, moment in moments.items()
+    }
 
 
 def _wsknn(
@@ -230,17 +255,17 @@ def _version(name: str) -> str:
 
 
 def digest(path: Path, options: Options, more: Any = "") -> str:
-    """Names the folder of a run: file, options, and the code, whose figures are its own."""
-    return _digest(path, [_options(options), code_version(), more])
+    """Names the folder of a run: file, options, code and packages, whose figures are their own."""
+    return _digest(path, [_options(options), more])
 
 
 def encoder_digest(path: Path, options: Options, more: Any = "") -> str:
-    """Names the folder of the encoders: file, how they are learned, and by which code."""
-    return _digest(path, [asdict(options.encoder), encoder_version(), more])
+    """Names the folder of the encoders: file, how they are learned, and by what."""
+    return _digest(path, [asdict(options.encoder), more])
 
 
 def _digest(path: Path, more: Any) -> str:
     with path.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
-    text = json.dumps([content, more], sort_keys=True, default=str)
+    text = json.dumps([content, _versions(), more], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

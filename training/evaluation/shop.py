@@ -27,7 +27,7 @@ class Shop:
     label window. current: whether the item that is looked at may be proposed, and a second click on
     it counts as a next click, as in published evaluations; the default rules never list it. unknown:
     ranked features that the file cannot tell. left_out: rows of the file by the reason why they do
-    not count."""
+    not count, or what is amiss with them."""
 
     name: str
     events: pa.Table

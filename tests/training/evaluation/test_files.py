@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import UsageError
-from training.evaluation.files import event_file, session_table
+from training.evaluation.files import UNKNOWN, event_file, session_table
 from training.evaluation.run import END
 from training.evaluation.shop import Shop
 
@@ -166,14 +166,32 @@ def test_rows_that_an_import_would_refuse_are_left_out_and_counted(tmp_path: Pat
     wrong += "u,a,yesterday,view,c,b,1\nu,b,,view,c,b,1\nu,b,99999999999999,view,c,b,1\n"
     shop = events(tmp_path, OLD + NEW + wrong, views_only=True)
     assert asked(shop) == asked(events(tmp_path, OLD + NEW, views_only=True))
-    assert shop.left_out == {
+    assert {reason: count for reason, count in shop.left_out.items() if reason != UNKNOWN} == {
         "no session or item": 1, "id too long": 4, "no time of 1970 to 2200": 3, "another type": 2,
+        "the only event of its visit": 1,
     }  # fmt: skip
+
+
+def test_what_the_file_loses_is_counted(tmp_path: Path) -> None:
+    """A third of a test part went in silence."""
+    lone, twice = rows("w", 19.4, *views("a")), rows("v", 19.4, *views("a", "b"))
+    shop = events(tmp_path, OLD + NEW + lone + twice + twice, views_only=True)
+    unknown = len(events(tmp_path, OLD + NEW, views_only=True, keep_new=True).events)
+    unknown -= len(events(tmp_path, OLD + NEW, views_only=True).events)
+    assert shop.left_out == {
+        "another type": 1, "the only event of its visit": 1, "repeats another row, the row counts": 2,
+        UNKNOWN: unknown,
+    }  # fmt: skip
+    assert unknown > 0
+    seldom = events(tmp_path, OLD + NEW, views_only=True, min_item_views=3).left_out
+    assert seldom["item viewed too seldom"] > 0
+    assert "repeats another row, the row counts" in table(tmp_path, GOOD + "7,1,c,test\n").left_out
 
 
 def test_a_row_counts_under_one_reason_only(tmp_path: Path) -> None:
     wrong = "u,,yesterday,sung,c,b,1\n"
-    assert events(tmp_path, OLD + NEW + wrong).left_out == {"no session or item": 1}
+    told = events(tmp_path, OLD + NEW + wrong, keep_new=True).left_out
+    assert told == {"no session or item": 1}
 
 
 @pytest.mark.parametrize("price", ["inf", "-inf", "-1", "1e300", "dear"])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 
+from contracts.settings import ROOT
 from tests.training.evaluation import tables
 from training.evaluation.files import session_table
 from training.evaluation.peers import simple, wsknn_ranks
@@ -35,6 +39,30 @@ def test_as_served_wsknn_too_does_not_list_the_item_that_is_looked_at(tmp_path: 
     assert listed[0][0] < listed[0][1]
     assert listed[1][0] == np.inf
     assert listed[1][1] == listed[0][1] - 1
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from training.evaluation.files import session_table
+from training.evaluation.peers import wsknn_ranks
+shop = session_table(Path(sys.argv[1]))
+queries = [shop.query(prefix) for prefix in shop.prefixes(shop.cutoff, 1 << 62)]
+print(wsknn_ranks(shop, queries, lambda done, of: None)[0].tolist())
+"""
+
+
+def test_wsknn_says_the_same_in_every_process(tmp_path: Path) -> None:
+    """It goes through sets, whose order of texts differs from process to process."""
+    path = tables.write(tmp_path / "t.parquet", tables.sessions(700, 1), tables.sessions(40, 2))
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT, str(path)], check=True, capture_output=True, timeout=100,
+            cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2", "3")
+    }  # fmt: skip
+    assert len(said) == 1
 
 
 def test_as_served_what_is_popular_is_listed_without_the_item_that_is_looked_at(

@@ -241,14 +241,42 @@ def test_where_features_mean_something_else_it_is_another_folder(
     assert digest(table, tables.SMALL) != before
 
 
-def test_encoders_are_of_the_code_that_learns_them(
+def test_encoders_are_of_the_code_and_the_packages_that_learned_them(
     table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = encoder_digest(table, tables.SMALL)
-    monkeypatch.setattr(report, "code_version", lambda: "other")
-    assert encoder_digest(table, tables.SMALL) == before
-    monkeypatch.setattr(report, "encoder_version", lambda: "other")
-    assert encoder_digest(table, tables.SMALL) != before
+    names = {
+        encoder_digest(table, tables.SMALL),
+        encoder_digest(table, replace(tables.SMALL, count=9)),
+    }
+    assert len(names) == 1  # runs with other options share them
+    monkeypatch.setattr(report, "_versions", lambda: {"jax": "another"})
+    names |= {encoder_digest(table, tables.SMALL), digest(table, tables.SMALL)}
+    monkeypatch.setattr(report, "_versions", lambda: {"code": "another"})
+    names |= {encoder_digest(table, tables.SMALL), digest(table, tables.SMALL)}
+    assert len(names) == 5
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"seconds": None}, {"memory_mb": 3}, {"learned": []}, {"peak_memory_mb": "much"}],
+)
+def test_a_run_whose_notes_are_damaged_is_made_anew(
+    table: Path, tmp_path: Path, fits: list[str], damage: dict[str, Any]
+) -> None:
+    before = evaluated(table, tmp_path)
+    notes = json.loads((tmp_path / LEARNED_FILE).read_text())
+    (tmp_path / LEARNED_FILE).write_text(json.dumps(notes | damage))
+    assert evaluated(table, tmp_path)["mrr@20"] == before["mrr@20"]
+    assert fits == ["fit", "rank"] * 2
+
+
+def test_ranks_of_fewer_queries_are_not_taken(table: Path, tmp_path: Path, fits: list[str]) -> None:
+    before = evaluated(table, tmp_path)
+    with np.load(tmp_path / RANKED_FILE) as file:
+        arrays = {name: file[name] for name in file.files}
+    np.savez(tmp_path / RANKED_FILE, **arrays | {"rank.ranker": arrays["rank.ranker"][:-1]})
+    assert evaluated(table, tmp_path)["mrr@20"] == before["mrr@20"]
+    assert fits == ["fit", "rank"] * 2
 
 
 @pytest.mark.parametrize("lost", ["rank.ranker", "recalled.merged", "lists"])
