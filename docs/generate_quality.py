@@ -120,7 +120,8 @@ def overview(_: str, found: Mapping[str, Document]) -> str:
         rows.append([NAMES[name], *(_both(of["baselines"][name]) for of in own.values())])
     rows[-1][0] += f", {own['rees46']['baselines']['wsknn']['prefixes']:,} prefixes"
     rows.append(["best published that we have seen", *PUBLISHED.values()])
-    heads = [f"{name}, {of['prefixes']:,} prefixes" for name, of in own.items()]
+    titles = {"diginetica": "Diginetica", "rees46": "REES46"}
+    heads = [f"{titles[name]}, {of['prefixes']:,} prefixes" for name, of in own.items()]
     return _table(["HR@20 / MRR@20", *heads], rows)
 
 
