@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -110,20 +110,7 @@ def event_file(
     types = [name for name, kind in TYPES.items() if not views_only or kind in CLICK_TYPES]
     if not math.isfinite(test_days):
         raise UsageError(f"--test-days {test_days}: expected a number of days, as 7")
-    with _database(path) as database:
-        kinds = {row[0]: row[1] for row in database.execute("DESCRIBE file").fetchall()}
-        columns, _ = columns_of(path, kinds, mapping)
-        source = ordered_rows("file", kinds, columns, YEAR_2200 - 1)
-        database.execute("CREATE TEMP TABLE kinds (name VARCHAR, code INTEGER)")
-        database.executemany("INSERT INTO kinds VALUES (?, ?)", [[n, int(TYPES[n])] for n in types])
-        asked = {"least": min_item_views}
-        database.execute(_TOLD.format(source=source, sound=_SOUND), asked)
-        events = database.sql(_EVENTS).to_arrow_table()
-        catalogue = database.sql(
-            _CATALOGUE.format(source=source, sound=_SOUND, priced=_PRICED)
-        ).to_arrow_table()
-        left_out = dict(database.execute(_LEFT_OUT.format(source=source)).fetchall())
-        left_out |= _counted(database, _FEW)
+    events, catalogue, left_out = _read(path, mapping, types, min_item_views)
     if not len(events):
         raise UsageError(
             f"{path}: no visit is left with two events ({', '.join(types)}) on items that were viewed"
@@ -152,6 +139,27 @@ def event_file(
         path.name, _clean(events), _catalogue(catalogue), first, cutoff,
         _window(cutoff - first, length), current=current, unknown=UNTOLD, left_out=left_out,
     )  # fmt: skip
+
+
+def _read(
+    path: Path, mapping: Mapping[str, str] | None, types: Sequence[str], least: int
+) -> tuple[pa.Table, pa.Table, dict[str, int]]:
+    """Events of these types by visit and time, what they say of items, and what is left out or amiss."""
+    with _database(path) as database:
+        kinds = {row[0]: row[1] for row in database.execute("DESCRIBE file").fetchall()}
+        columns, _ = columns_of(path, kinds, mapping)
+        source = ordered_rows("file", kinds, columns, YEAR_2200 - 1)
+        database.execute("CREATE TEMP TABLE kinds (name VARCHAR, code INTEGER)")
+        database.executemany("INSERT INTO kinds VALUES (?, ?)", [[n, int(TYPES[n])] for n in types])
+        asked = {"least": least}
+        database.execute(_TOLD.format(source=source, sound=_SOUND), asked)
+        events = database.sql(_EVENTS).to_arrow_table()
+        catalogue = database.sql(
+            _CATALOGUE.format(source=source, sound=_SOUND, priced=_PRICED)
+        ).to_arrow_table()
+        left_out = dict(database.execute(_LEFT_OUT.format(source=source)).fetchall())
+        left_out |= _counted(database, _FEW)
+    return events, catalogue, left_out
 
 
 def _window(past: int, test: int) -> int:
